@@ -1,0 +1,114 @@
+"""Running somebody else's model: arguments checked first, outputs checked, every trace removed afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from captum_lipschitz._typing import Model
+from captum_lipschitz.errors import DisconnectedModelError, InvalidInputError, InvalidTypeError, ModelOutputError
+
+
+def check_inputs(inputs: object, name: str = "inputs") -> Tensor:
+    """A non-empty, finite, floating tensor of shape (N, ...), or an exception that says what came instead."""
+    if not isinstance(inputs, Tensor):
+        raise InvalidTypeError(f"{name}: expected a tensor, got {type(inputs).__name__}")
+    if not inputs.is_floating_point():
+        raise InvalidTypeError(
+            f"{name}: expected floating point values (images in [0, 1]), got {inputs.dtype}; convert with images / 255"
+        )
+    if inputs.dim() < 2 or inputs.numel() == 0:
+        raise InvalidInputError(f"{name}: expected a non-empty batch of shape (N, ...), got {tuple(inputs.shape)}")
+    if not bool(torch.isfinite(inputs).all()):
+        raise InvalidInputError(f"{name}: expected finite values, got NaN or infinity")
+    return inputs
+
+
+def check_labels(labels: object, num_images: int, num_classes: int | None = None, name: str = "labels") -> Tensor:
+    """One integer class per image, shape (N,), in 0..C-1 where C is known."""
+    if not isinstance(labels, Tensor):
+        raise InvalidTypeError(f"{name}: expected a tensor of classes, got {type(labels).__name__}")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise InvalidTypeError(f"{name}: expected integer classes, got {labels.dtype}")
+    if labels.shape != (num_images,):
+        raise InvalidInputError(f"{name}: expected one class per image, shape ({num_images},), got {tuple(labels.shape)}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or (num_classes is not None and high >= num_classes):
+        upper = "C-1" if num_classes is None else num_classes - 1
+        raise InvalidInputError(f"{name}: expected classes in 0..{upper}, got {low}..{high}")
+    return labels.long()
+
+
+def check_logits(logits: object, num_images: int) -> Tensor:
+    """The model's output: a finite floating tensor of shape (N, C) with C at least 2."""
+    if not isinstance(logits, Tensor):
+        raise ModelOutputError(
+            f"model: expected one tensor of logits, got {type(logits).__name__}; "
+            "wrap the model in a function that returns its logits"
+        )
+    if not logits.is_floating_point() or logits.dim() != 2 or len(logits) != num_images:
+        raise ModelOutputError(
+            f"model: expected floating logits of shape ({num_images}, C), got {logits.dtype} {tuple(logits.shape)}"
+        )
+    if logits.shape[1] < 2:
+        raise ModelOutputError("model: expected at least two classes, got one; a single output has no decision to change")
+    if not bool(torch.isfinite(logits.detach()).all()):
+        raise ModelOutputError("model: expected finite logits, got NaN or infinity")
+    return logits
+
+
+def gradient(values: Tensor, inputs: Tensor, *, create_graph: bool = False, retain_graph: bool | None = None) -> Tensor:
+    """Gradient of ``values.sum()`` with respect to ``inputs``; a missing dependence is an error, never zeros."""
+    found: Tensor | None = None
+    if values.requires_grad:
+        (found,) = torch.autograd.grad(
+            values.sum(), inputs, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True
+        )
+    if found is None:
+        raise DisconnectedModelError(
+            "model: its output does not depend on its input through differentiable operations "
+            "(a detach, a no_grad block, a conversion to numpy, or logits computed from other inputs)"
+        )
+    return found
+
+
+def device_of(model: Model | nn.Module) -> torch.device | None:
+    """The device of the model's first parameter or buffer, or ``None`` where it has neither."""
+    if isinstance(model, nn.Module):
+        for tensor in (*model.parameters(), *model.buffers()):
+            return tensor.device
+    return None
+
+
+@contextmanager
+def no_trace(model: Callable[..., object], inputs: Tensor, *, evaluation: bool = True) -> Iterator[None]:
+    """Work with a model and leave it as it was, also on an error or Ctrl-C.
+
+    Inside, gradients are enabled. Restored on the way out: train or eval mode of every submodule, buffers (BatchNorm
+    statistics) that a forward pass in train mode would have moved, and the global random state.
+
+    Args:
+        model: a module, or a function (of which only the global state around it can be kept).
+        inputs: tells which device's random state to keep.
+        evaluation: switch the model to evaluation mode inside.
+    """
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    modes = [module.training for module in modules]
+    moved = any(modes) and not evaluation
+    buffers = [(b, b.detach().clone()) for b in model.buffers()] if moved and isinstance(model, nn.Module) else []
+    devices = [inputs.device] if inputs.device.type == "cuda" else []
+    try:
+        for module in modules if evaluation else ():
+            module.training = False
+        left_inference = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+        with left_inference, torch.random.fork_rng(devices=devices), torch.enable_grad():
+            yield
+    finally:
+        for module, training in zip(modules, modes, strict=True):
+            module.training = training
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)

@@ -1,0 +1,8 @@
+"""Attacks: one per file, all called as ``attack(model, inputs, labels, criterion)``."""
+
+from captum_lipschitz.attacks.base import Attack as Attack
+from captum_lipschitz.attacks.base import AttackResult as AttackResult
+from captum_lipschitz.attacks.minimum_norm import MinimumNormAttack as MinimumNormAttack
+from captum_lipschitz.attacks.paper import PaperAttack as PaperAttack
+
+__all__ = ["Attack", "AttackResult", "MinimumNormAttack", "PaperAttack"]

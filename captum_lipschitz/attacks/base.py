@@ -1,0 +1,223 @@
+"""What every attack shares: checks before, verification after, and a search in between that a subclass supplies."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from captum_lipschitz._model import check_inputs, check_labels, check_logits, gradient, no_trace
+from captum_lipschitz._typing import Model
+from captum_lipschitz.criteria import Criterion, as_criterion
+from captum_lipschitz.geometry import Bounds, Norm, as_norm, rowwise
+from captum_lipschitz.objectives import Objective, logit
+
+_NUDGES = 12
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What an attack found, one row per image.
+
+    Attributes:
+        adversarial_inputs: (N, ...), shaped as the inputs. The clean image where it meets the criterion already or
+            where nothing was found.
+        distances: (N,), size of the perturbation in the attack's norm; 0 where the clean image meets the criterion
+            already, ``inf`` where nothing was found.
+        found: (N,) bool: the model was run again on the adversarial image and met the criterion.
+        gradient_evaluations: (N,) int64, forward-and-backward passes spent on each image.
+    """
+
+    adversarial_inputs: Tensor
+    distances: Tensor
+    found: Tensor
+    gradient_evaluations: Tensor
+
+
+class Found(NamedTuple):
+    """A search's answer: perturbations (N, ...), which of them are claimed to succeed (N,), gradients spent (N,)."""
+
+    perturbations: Tensor
+    found: Tensor
+    gradient_evaluations: Tensor
+
+
+class Evaluation(NamedTuple):
+    """The criterion's value (N,), and the gradient (N, ...) of what was to be differentiated."""
+
+    value: Tensor
+    gradient: Tensor
+
+
+class Problem:
+    """A batch of images that do not meet the criterion yet: what a search works on.
+
+    Attributes:
+        model: maps inputs (N, ...) to logits (N, C); already in evaluation mode.
+        inputs: (N, ...).
+        labels: (N,).
+        criterion: the goal.
+        bounds: the box that perturbed images must stay in, or ``None``.
+    """
+
+    def __init__(
+        self, model: Model, inputs: Tensor, labels: Tensor, criterion: Criterion, bounds: Bounds | None = None
+    ) -> None:
+        self.model = model
+        self.inputs = inputs
+        self.labels = labels
+        self.criterion = criterion
+        self.bounds = bounds
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def rows(self, index: Tensor) -> Problem:
+        """The same problem for a selection of its images."""
+        return Problem(self.model, self.inputs[index], self.labels[index], self.criterion.rows(index), self.bounds)
+
+    def images(self, perturbations: Tensor) -> Tensor:
+        """The perturbed images, clamped to the bounds: exactly what the model is run on, and what is returned."""
+        images = self.inputs + perturbations
+        return images if self.bounds is None else self.bounds.clamp(images)
+
+    def box(self) -> tuple[Tensor, Tensor] | None:
+        """Lower and upper limit of the perturbations, each (N, ...), or ``None`` where there are no bounds."""
+        if self.bounds is None:
+            return None
+        return self.bounds.lower - self.inputs, self.bounds.upper - self.inputs
+
+    def logits(self, perturbations: Tensor) -> Tensor:
+        """Logits of the perturbed images, (N, C), checked, without gradient."""
+        with torch.no_grad():
+            return check_logits(self.model(self.images(perturbations)), len(self))
+
+    def value(self, perturbations: Tensor) -> Tensor:
+        """The criterion's value of the perturbed images, (N,), without gradient."""
+        return self.criterion.value(self.logits(perturbations), self.labels)
+
+    def evaluate(self, perturbations: Tensor, objective: Objective | None = None) -> Evaluation:
+        """The criterion's value and the gradient of ``objective`` (of the criterion's value itself where None)."""
+        leaf = self.images(perturbations).detach().requires_grad_()
+        logits = check_logits(self.model(leaf), len(self))
+        value = self.criterion.value(logits, self.labels)
+        followed = value if objective is None else objective(logits, self.labels)
+        return Evaluation(value.detach(), gradient(followed, leaf))
+
+    def margins_to(self, classes: Tensor) -> Iterator[Evaluation]:
+        """For each column of ``classes``, (N, K): the clean image's margin to that class, ``z_y - z_class`` (N,), and
+        the margin's gradient (N, ...). One forward pass, and a backward pass per column."""
+        leaf = self.inputs.detach().clone().requires_grad_()
+        logits = check_logits(self.model(leaf), len(self))
+        own = logit(logits, self.labels)
+        for k in range(classes.shape[1]):
+            margin = own - logit(logits, classes[:, k])
+            yield Evaluation(margin.detach(), gradient(margin, leaf, retain_graph=True))
+
+
+class Attack(ABC):
+    """Base of attacks: call it with a model and images; a subclass implements ``search``.
+
+    Args:
+        norm: ``"rmse"`` (the paper's rho), ``"l2"``, ``"linf"`` or a ``Norm`` object.
+        bounds: the box that adversarial images must stay in, ``(lower, upper)``; ``None``, as in the paper, for none.
+    """
+
+    def __init__(self, *, norm: Norm | str = "rmse", bounds: Bounds | tuple[float, float] | None = None) -> None:
+        self.norm = as_norm(norm)
+        self.bounds = Bounds.of(bounds)
+
+    @abstractmethod
+    def search(self, problem: Problem) -> Found:
+        """Look for perturbations of images none of which meets the criterion. Claims are verified by the caller."""
+
+    def __call__(
+        self, model: Model, inputs: Tensor, labels: Tensor, criterion: Criterion | str = "misclassified"
+    ) -> AttackResult:
+        """Attack every image that does not meet the criterion already.
+
+        Args:
+            model: maps (N, ...) to logits (N, C). It is run in evaluation mode and left as it was.
+            inputs: floating, finite, (N, ...), within ``bounds`` where there are any.
+            labels: integer classes, (N,).
+            criterion: when an image is solved: ``"misclassified"``, ``"below_chance"`` or a ``Criterion`` object.
+
+        Returns:
+            An ``AttackResult``. Every finite distance belongs to an image that the model was run on once more.
+
+        Raises:
+            InvalidInputError, InvalidTypeError: for inputs, labels or a criterion that cannot be used.
+            ModelOutputError, DisconnectedModelError: for a model without finite logits or without a gradient.
+        """
+        inputs = check_inputs(inputs).detach()
+        labels = check_labels(labels, len(inputs)).to(inputs.device)
+        goal = as_criterion(criterion)
+        if self.bounds is not None:
+            self.bounds.check(inputs)
+        with no_trace(model, inputs):
+            if inputs.is_inference():
+                inputs = inputs.clone()
+            problem = Problem(model, inputs, labels, goal, self.bounds)
+            open_rows = _unsolved(problem).nonzero().squeeze(1)
+            perturbations = torch.zeros_like(inputs)
+            found = torch.ones(len(inputs), dtype=torch.bool, device=inputs.device)
+            spent = torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
+            if len(open_rows):
+                answer = self.search(problem.rows(open_rows))
+                perturbations[open_rows] = answer.perturbations.detach()
+                found[open_rows] = answer.found
+                spent[open_rows] = answer.gradient_evaluations
+                perturbations, found = verified(problem, perturbations, found, open_rows)
+            return self._result(problem, perturbations, found, spent)
+
+    def _result(self, problem: Problem, perturbations: Tensor, found: Tensor, spent: Tensor) -> AttackResult:
+        perturbations = torch.where(rowwise(found, perturbations), perturbations, torch.zeros_like(perturbations))
+        adversarial_inputs = problem.images(perturbations)
+        distances = self.norm.size(adversarial_inputs - problem.inputs)
+        return AttackResult(
+            adversarial_inputs=adversarial_inputs,
+            distances=torch.where(found, distances, torch.full_like(distances, math.inf)),
+            found=found,
+            gradient_evaluations=spent,
+        )
+
+
+def verified(
+    problem: Problem, perturbations: Tensor, claimed: Tensor, open_rows: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Run the model on the whole batch again and keep the claims that hold.
+
+    An answer on the very boundary may fall back across it by rounding (another batch shape, another kernel): such a
+    row is moved outward, by at most half a percent, until it holds.
+
+    Returns:
+        The perturbations, (N, ...), and which of them meet the criterion, (N,).
+    """
+    nudge = 1e-6
+    for _ in range(_NUDGES):
+        met = problem.value(perturbations) <= 0
+        failing = open_rows[claimed[open_rows] & ~met[open_rows]]
+        if not len(failing):
+            break
+        perturbations[failing] *= 1 + nudge
+        nudge *= 2
+    else:
+        met = problem.value(perturbations) <= 0
+    solved_before = torch.ones_like(claimed)
+    solved_before[open_rows] = False
+    return perturbations, solved_before | (claimed & met)
+
+
+def _unsolved(problem: Problem) -> Tensor:
+    """Which clean images do not meet the criterion yet, (N,). The model's first run: where it is found wanting."""
+    logits = problem.logits(torch.zeros_like(problem.inputs))
+    check_labels(problem.labels, len(problem), logits.shape[1])
+    problem.criterion.validate(len(problem), logits.shape[1])
+    first = torch.zeros(1, dtype=torch.int64, device=problem.inputs.device)
+    problem.rows(first).evaluate(torch.zeros_like(problem.inputs[:1]))
+    return problem.criterion.value(logits, problem.labels) > 0

@@ -1,0 +1,232 @@
+"""How large a perturbation is, which way is steepest, and where a hyperplane is nearest.
+
+A norm is an object, so that an attack's loop is written once. All functions work row by row on tensors of shape
+(N, ...): row ``i`` belongs to image ``i`` and never looks at its neighbours.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
+
+_BISECTIONS = 30
+
+
+def rowwise(values: Tensor, like: Tensor) -> Tensor:
+    """Reshape one value per image, (N,), so that it broadcasts against ``like``, (N, ...)."""
+    return values.reshape(-1, *([1] * (like.dim() - 1)))
+
+
+def row_dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner product of matching rows of two (N, ...) tensors, shape (N,)."""
+    return (a * b).flatten(1).sum(1)
+
+
+def _over(delta: Tensor, sizes: Tensor) -> Tensor:
+    """``delta`` with each row divided by its size; rows of size zero stay zero."""
+    return delta / rowwise(torch.where(sizes > 0, sizes, torch.ones_like(sizes)), delta)
+
+
+class Bounds(NamedTuple):
+    """The box that perturbed inputs must stay in, in the inputs' own units (for images usually 0 and 1).
+
+    Example:
+        >>> Bounds(0.0, 1.0).clamp(torch.tensor([-0.5, 0.25]))
+        tensor([0.0000, 0.2500])
+    """
+
+    lower: float
+    upper: float
+
+    @classmethod
+    def of(cls, value: Bounds | tuple[float, float] | None) -> Bounds | None:
+        """Read a ``(lower, upper)`` pair; ``None`` means unbounded and stays ``None``."""
+        if value is None:
+            return None
+        if not isinstance(value, (tuple, list)) or len(value) != 2:
+            raise InvalidTypeError(f"bounds: expected a pair (lower, upper) or None, got {value!r}")
+        lower, upper = float(value[0]), float(value[1])
+        if not lower < upper:
+            raise InvalidInputError(f"bounds: expected lower < upper, got ({lower}, {upper})")
+        return cls(lower, upper)
+
+    def clamp(self, inputs: Tensor) -> Tensor:
+        """The nearest point of the box, elementwise."""
+        return inputs.clamp(self.lower, self.upper)
+
+    def check(self, inputs: Tensor, name: str = "inputs") -> None:
+        """Raise ``InvalidInputError`` unless every value lies in the box."""
+        low, high = float(inputs.min()), float(inputs.max())
+        if low < self.lower or high > self.upper:
+            raise InvalidInputError(
+                f"{name}: expected values within the bounds [{self.lower}, {self.upper}], got [{low}, {high}]"
+            )
+
+
+class Norm(ABC):
+    """A measure of perturbations, optionally in units of each feature's ``scale``.
+
+    Args:
+        scale: positive, broadcast to one image or to the batch; sizes are then of ``delta / scale``. ``None`` is 1.
+    """
+
+    name: str
+
+    def __init__(self, scale: Tensor | float | None = None) -> None:
+        if scale is not None and not bool((torch.as_tensor(scale) > 0).all()):
+            raise InvalidInputError("scale: expected positive values, got zero, a negative value or NaN")
+        self.scale = scale
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({'' if self.scale is None else 'scale=...'})"
+
+    def size(self, delta: Tensor) -> Tensor:
+        """Size of each row's perturbation: (N, ...) to (N,), at least 0."""
+        return self._size(self._divided(delta).flatten(1))
+
+    def normalised(self, delta: Tensor) -> Tensor:
+        """Each row at size 1 along its own direction; a row of zeros stays zero."""
+        return _over(delta, self.size(delta))
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """The perturbation of size 1 along which ``gradient`` promises the largest gain; zero where it is zero."""
+        scaled = self._multiplied(gradient)
+        # Dividing by the largest entry first keeps squares of tiny gradients (saturated networks) from underflowing.
+        peak = scaled.flatten(1).abs().amax(1)
+        return self._multiplied(self._steepest(_over(scaled, peak)))
+
+    def to_hyperplane(
+        self, start: Tensor, normal: Tensor, offset: Tensor, *, limit: Tensor, box: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """Move each row of ``start`` by the smallest step onto the hyperplane ``normal . delta = offset``.
+
+        Args:
+            start: perturbations, (N, ...).
+            normal: the hyperplanes' normals, (N, ...).
+            offset: their offsets, (N,).
+            limit: the largest step allowed, in this norm, (N,). A row that would have to go further stops there.
+            box: lower and upper limit of the perturbation, each (N, ...). The projection is then onto the hyperplane
+                within the box, found by bisecting the multiplier of the steepest direction.
+
+        Returns:
+            Perturbations, (N, ...); rows whose normal is zero are returned unmoved.
+        """
+        direction = self.steepest(normal)
+        gain = row_dot(normal, direction)
+        gap = offset - row_dot(normal, start)
+        step = torch.where(gain > 0, gap / torch.where(gain > 0, gain, torch.ones_like(gain)), torch.zeros_like(gap))
+        step = step.clamp(-limit, limit)
+        if box is None:
+            return start + rowwise(step, start) * direction
+        return self._bisected(start, normal, direction, offset, torch.where(gap < 0, -limit, limit), box)
+
+    def _bisected(
+        self, start: Tensor, normal: Tensor, direction: Tensor, offset: Tensor, end: Tensor, box: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """Along ``clamp(start + t * direction)`` the product with ``normal`` is monotone in t: bisect t in [0, end]."""
+
+        def point(t: Tensor) -> Tensor:
+            return torch.minimum(torch.maximum(start + rowwise(t, start) * direction, box[0]), box[1])
+
+        near, far = torch.zeros_like(end), end
+        for _ in range(_BISECTIONS):
+            middle = (near + far) / 2
+            gap = offset - row_dot(normal, point(middle))
+            short = torch.where(end < 0, gap < 0, gap > 0)
+            near, far = torch.where(short, middle, near), torch.where(short, far, middle)
+        return point(far)
+
+    def distance_to_hyperplane(self, value: Tensor, normal: Tensor) -> Tensor:
+        """Size of the smallest perturbation that brings a linear function from ``value`` to 0, (N,)."""
+        gain = row_dot(normal, self.steepest(normal))
+        return torch.where(gain > 0, value.abs() / gain, torch.full_like(value, math.inf))
+
+    @abstractmethod
+    def unit_in_l2(self, delta: Tensor) -> float:
+        """The size, in this norm, of a perturbation of L2 length 1 spread evenly over all features of an image."""
+
+    @abstractmethod
+    def _size(self, flat: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _steepest(self, scaled: Tensor) -> Tensor: ...
+
+    def _divided(self, delta: Tensor) -> Tensor:
+        return delta if self.scale is None else delta / self._scale_like(delta)
+
+    def _multiplied(self, delta: Tensor) -> Tensor:
+        return delta if self.scale is None else delta * self._scale_like(delta)
+
+    def _scale_like(self, delta: Tensor) -> Tensor:
+        return torch.as_tensor(self.scale, dtype=delta.dtype, device=delta.device)
+
+
+class L2(Norm):
+    """Euclidean length."""
+
+    name = "l2"
+
+    def unit_in_l2(self, delta: Tensor) -> float:
+        return 1.0
+
+    def _size(self, flat: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(flat, dim=1)
+
+    def _steepest(self, scaled: Tensor) -> Tensor:
+        return _over(scaled, self._size(scaled.flatten(1)))
+
+
+class RMSE(L2):
+    """Root of the mean square over one image's channels and pixels: the paper's rho (L2 over the root of their number).
+
+    Example:
+        >>> RMSE().size(torch.full((1, 3, 2, 2), 0.5))
+        tensor([0.5000])
+    """
+
+    name = "rmse"
+
+    def unit_in_l2(self, delta: Tensor) -> float:
+        return 1.0 / math.sqrt(max(1, delta[0].numel()))
+
+    def _size(self, flat: Tensor) -> Tensor:
+        return flat.square().mean(1).sqrt()
+
+
+class Linf(Norm):
+    """Largest absolute change of any feature."""
+
+    name = "linf"
+
+    def unit_in_l2(self, delta: Tensor) -> float:
+        return 1.0 / math.sqrt(max(1, delta[0].numel()))
+
+    def _size(self, flat: Tensor) -> Tensor:
+        return flat.abs().amax(1)
+
+    def _steepest(self, scaled: Tensor) -> Tensor:
+        return scaled.sign()
+
+
+_NORMS: dict[str, type[Norm]] = {norm.name: norm for norm in (RMSE, L2, Linf)}
+
+
+def as_norm(norm: Norm | str, scale: Tensor | float | None = None) -> Norm:
+    """A norm object from an object or one of the names ``"rmse"``, ``"l2"``, ``"linf"``.
+
+    Raises:
+        InvalidInputError: for an unknown name, or a ``scale`` beside a norm object (which carries its own).
+    """
+    if isinstance(norm, Norm):
+        if scale is not None:
+            raise InvalidInputError(f"scale: a norm object carries its own scale; pass {type(norm).__name__}(scale)")
+        return norm
+    if norm not in _NORMS:
+        raise InvalidInputError(f"norm: expected one of {sorted(_NORMS)} or a Norm object, got {norm!r}")
+    return _NORMS[norm](scale)

@@ -158,7 +158,7 @@ class PaperAttack(Attack):
 def check_path(*, n_steps: int, rho: float, overshoot: float, momentum: float) -> None:
     """Refuse settings of the walk that cannot be meant."""
     if n_steps < 1:
-        raise InvalidInputError(f"steps: expected at least 1, got {n_steps}")
+        raise InvalidInputError(f"n_steps: expected at least 1, got {n_steps}")
     if not rho > 0:
         raise InvalidInputError(f"rho: expected a positive size, got {rho}")
     if not overshoot > 0:

@@ -1,0 +1,85 @@
+"""Robust training, adversarial explanations and the Accuracy-Robustness Area, as an extension of Captum.
+
+After Woods, Chen and Teuscher 2019, "Adversarial Explanations for Understanding Image Classification Decisions and
+Improved Neural Network Robustness", arXiv 1906.02896.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from captum_lipschitz import errors as errors
+from captum_lipschitz.attacks import Attack as Attack
+from captum_lipschitz.attacks import AttackResult as AttackResult
+from captum_lipschitz.attacks import MinimumNormAttack as MinimumNormAttack
+from captum_lipschitz.attacks import PaperAttack as PaperAttack
+from captum_lipschitz.criteria import BelowChance as BelowChance
+from captum_lipschitz.criteria import Criterion as Criterion
+from captum_lipschitz.criteria import Misclassified as Misclassified
+from captum_lipschitz.criteria import Reaches as Reaches
+from captum_lipschitz.geometry import L2 as L2
+from captum_lipschitz.geometry import RMSE as RMSE
+from captum_lipschitz.geometry import Bounds as Bounds
+from captum_lipschitz.geometry import Linf as Linf
+from captum_lipschitz.geometry import Norm as Norm
+from captum_lipschitz.metrics import AraComparison as AraComparison
+from captum_lipschitz.metrics import AraResult as AraResult
+from captum_lipschitz.metrics import accuracy_robustness_area as accuracy_robustness_area
+from captum_lipschitz.metrics import compare as compare
+from captum_lipschitz.nn import HalfHuberReLU as HalfHuberReLU
+from captum_lipschitz.nn import replace_activations as replace_activations
+from captum_lipschitz.plugin import create_attack as create_attack
+from captum_lipschitz.training import AdaptiveStrength as AdaptiveStrength
+from captum_lipschitz.training import LipschitzRegularizer as LipschitzRegularizer
+from captum_lipschitz.training import RegularizerOutput as RegularizerOutput
+from captum_lipschitz.training import attach_regularizer as attach_regularizer
+from captum_lipschitz.training import lipschitz_penalty as lipschitz_penalty
+
+if TYPE_CHECKING:
+    from captum_lipschitz.attr import AdversarialAttribution as AdversarialAttribution
+
+__version__ = "0.1.0"
+
+# Names whose modules import Captum, and with it matplotlib, are loaded at first use.
+_LAZY = {"AdversarialAttribution": "captum_lipschitz.attr"}
+
+__all__ = [
+    "L2",
+    "RMSE",
+    "AdaptiveStrength",
+    "AdversarialAttribution",
+    "AraComparison",
+    "AraResult",
+    "Attack",
+    "AttackResult",
+    "BelowChance",
+    "Bounds",
+    "Criterion",
+    "HalfHuberReLU",
+    "Linf",
+    "LipschitzRegularizer",
+    "MinimumNormAttack",
+    "Misclassified",
+    "Norm",
+    "PaperAttack",
+    "Reaches",
+    "RegularizerOutput",
+    "accuracy_robustness_area",
+    "attach_regularizer",
+    "compare",
+    "create_attack",
+    "errors",
+    "lipschitz_penalty",
+    "replace_activations",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -85,6 +85,7 @@ class PreActResNet44(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
+        for module in self.modules():
             if isinstance(module, PreActBlock):
                 nn.init.zeros_(module.main[-1].weight)
 

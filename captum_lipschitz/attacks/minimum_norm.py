@@ -15,7 +15,9 @@ from captum_lipschitz.geometry import Bounds, Norm, row_dot, rowwise
 _MOMENTUM = 0.5  # share of the previous move that is added before projecting
 _DECAY = 20.0  # steps over which the pull to the origin and the overshoot fall by a factor e
 _PULL = (0.5, 0.05)  # weight of the origin's own projection: at the start, at the end
-_OVERSHOOT = (0.02, 0.0005)  # how far behind the boundary to aim, relative to the perturbation: start, end
+_OVERSHOOT = 0.02  # how far behind the boundary to aim at first, relative to the perturbation
+_OVERSHOOT_FACTORS = (0.7, 1.5)  # what that is multiplied by after a step that met the criterion, after one that did not
+_OVERSHOOT_RANGE = (1e-5, 1.0)
 _PATIENCE, _GAIN = 8, 1e-3  # an image is done after so many steps without so large a relative gain
 _REFINEMENTS = 12  # halvings, forward passes only, of the last stretch between image and answer
 _REACH = 4.0  # the first move goes at most so many times the linearised distance (a box can ask for more than one)
@@ -83,35 +85,32 @@ class MinimumNormAttack(Attack):
         return Found(self._shortened(problem, best), best.size < torch.inf, spent)
 
     def _project(self, problem: Problem, start: Tensor, best: _Best, spent: Tensor) -> None:
-        """The projection steps; what leaves the batch is dropped from ``active``, ``delta`` and ``previous`` alike."""
-        active = torch.arange(len(problem), device=start.device)
-        delta = previous = start
-        part = problem
+        """The projection steps. Images that are done are dropped from the state, and the model runs on fewer."""
+        part, state = problem, _State(problem, start)
         for k in range(self.steps):
-            value, normal = part.evaluate(delta)
-            spent[active] += 1
-            best.update(active, delta, value <= 0, k)
-            target = self._step(part, delta, previous, value, normal, k)
-            previous, delta = delta, target
-            going = k - best.improved_at[active] < _PATIENCE
+            value, normal = part.evaluate(state.delta)
+            met = value <= 0
+            spent[state.rows] += 1
+            best.update(state.rows, state.delta, met, k)
+            overshoot = state.overshoot * torch.where(met, _OVERSHOOT_FACTORS[0], _OVERSHOOT_FACTORS[1])
+            state.overshoot = overshoot.clamp(*_OVERSHOOT_RANGE)
+            state.previous, state.delta = state.delta, self._step(part, state, value, normal, k)
+            going = k - best.improved_at[state.rows] < _PATIENCE
             if not bool(going.all()):
-                active, delta, previous = active[going], delta[going], previous[going]
-                if not len(active):
+                state.keep(going)
+                if not len(state.rows):
                     return
-                part = problem.rows(active)
-        best.update(active, delta, part.value(delta) <= 0, self.steps)
+                part = problem.rows(state.rows)
+        best.update(state.rows, state.delta, part.value(state.delta) <= 0, self.steps)
 
-    def _step(
-        self, problem: Problem, delta: Tensor, previous: Tensor, value: Tensor, normal: Tensor, k: int
-    ) -> Tensor:
+    def _step(self, problem: Problem, state: _State, value: Tensor, normal: Tensor, k: int) -> Tensor:
+        delta, box = state.delta, problem.box()
         size = self.norm.size(delta)
-        overshoot = max(_OVERSHOOT[1], _OVERSHOOT[0] * math.exp(-k / _DECAY))
         slope = row_dot(normal, self.norm.steepest(normal))
-        offset = row_dot(normal, delta) - value - overshoot * size * slope
+        offset = row_dot(normal, delta) - value - state.overshoot * size * slope
         limit = size.clamp(min=self.norm.unit_in_l2(delta))
         pull = max(_PULL[1], _PULL[0] * math.exp(-k / _DECAY))
-        box = problem.box()
-        ahead = delta + _MOMENTUM * (delta - previous)
+        ahead = delta + _MOMENTUM * (delta - state.previous)
         onward = self.norm.to_hyperplane(ahead, normal, offset, limit=limit, box=box)
         shortest = self.norm.to_hyperplane(torch.zeros_like(delta), normal, offset, limit=limit, box=box)
         return (1 - pull) * onward + pull * shortest
@@ -124,7 +123,7 @@ class MinimumNormAttack(Attack):
         best, nearest = zero, torch.full(problem.labels.shape, torch.inf, dtype=zero.dtype, device=zero.device)
         for value, normal in problem.margins_to(classes):
             distance = self.norm.distance_to_hyperplane(value, normal)
-            offset, limit = -(1 + _OVERSHOOT[0]) * value, _REACH * distance.nan_to_num(posinf=0.0)
+            offset, limit = -(1 + _OVERSHOOT) * value, _REACH * distance.nan_to_num(posinf=0.0)
             moved = self.norm.to_hyperplane(zero, normal, offset, limit=limit, box=problem.box())
             closer = distance < nearest
             nearest = torch.where(closer, distance, nearest)
@@ -146,6 +145,19 @@ class MinimumNormAttack(Attack):
         shortened = best.delta.clone()
         shortened[rows] = rowwise(far, delta) * delta
         return shortened
+
+
+class _State:
+    """Where the images still being worked on are: their rows, perturbations, last perturbations and overshoots."""
+
+    def __init__(self, problem: Problem, start: Tensor) -> None:
+        self.rows = torch.arange(len(problem), device=start.device)
+        self.delta = self.previous = start
+        self.overshoot = torch.full((len(problem),), _OVERSHOOT, dtype=start.dtype, device=start.device)
+
+    def keep(self, going: Tensor) -> None:
+        self.rows, self.overshoot = self.rows[going], self.overshoot[going]
+        self.delta, self.previous = self.delta[going], self.previous[going]
 
 
 class _Best:

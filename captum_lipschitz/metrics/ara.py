@@ -1,0 +1,346 @@
+"""The Accuracy-Robustness Area of a model: measured with any attack, every answer run through the model again."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from captum_lipschitz._model import check_inputs, check_labels, check_logits, device_of, no_trace
+from captum_lipschitz._typing import Model
+from captum_lipschitz.attacks import Attack, AttackResult, MinimumNormAttack
+from captum_lipschitz.criteria import Criterion, as_criterion
+from captum_lipschitz.errors import CaptumLipschitzWarning, InvalidInputError, InvalidTypeError
+from captum_lipschitz.geometry import Bounds, Norm, as_norm
+from captum_lipschitz.metrics import area as _area
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
+
+_BATCH = 256
+_SEED = 0
+
+
+class AnyAttack(Protocol):
+    """What ``accuracy_robustness_area`` needs of an attack; ``Attack`` and the plugins' attacks have it."""
+
+    def __call__(
+        self, model: Model, inputs: Tensor, labels: Tensor, criterion: Criterion | str = ..., /
+    ) -> AttackResult: ...
+
+
+@dataclass(frozen=True)
+class AraResult:
+    """An Accuracy-Robustness Area with its uncertainty, and all it was computed from.
+
+    Attributes:
+        area: the ARA, in the norm's units; an upper bound, as a stronger attack can only make it smaller. ``inf`` where
+            the share of images for which nothing was found exceeds ``chance_accuracy``.
+        interval: 95% interval of ``area`` from resampling the images; not of training seeds or the attack's looseness.
+        truncated_area: the area up to the largest distance found; equal to ``area`` where everything was found.
+        not_found: number of images for which nothing was found.
+        clean_accuracy: share of images whose label is the argmax, a fraction.
+        chance_accuracy: a0, accuracy of guessing, a fraction.
+        distances: (N,), float64 on the CPU, in the data's order; 0 where the clean image meets the criterion, ``inf``
+            where nothing was found.
+        labels: (N,), on the CPU.
+        gradient_evaluations: spent on all images together.
+        norm: name of the norm.
+        criterion: the criterion's ``repr``.
+        attack: the attack's class name.
+    """
+
+    area: float
+    interval: tuple[float, float]
+    truncated_area: float
+    not_found: int
+    clean_accuracy: float
+    chance_accuracy: float
+    distances: Tensor
+    labels: Tensor
+    gradient_evaluations: int
+    norm: str
+    criterion: str
+    attack: str
+
+    def __len__(self) -> int:
+        return len(self.distances)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        missing = f", {self.not_found} not found (truncated {self.truncated_area:.4g})" if self.not_found else ""
+        return (
+            f"ARA {self.area:.4g} [{low:.4g}, {high:.4g}] {self.norm}, {self.criterion}, clean accuracy "
+            f"{self.clean_accuracy:.3f}, {len(self)} images{missing}"
+        )
+
+    def curve(self, rho: Tensor | float) -> Tensor:
+        """``acc(rho)``: share of images that no perturbation of at most ``rho`` was found for, shaped as ``rho``."""
+        return _area.curve(self.distances, torch.as_tensor(rho))
+
+    def plot(self, ax: Axes | None = None, *, label: str | None = None, color: str | None = None) -> Axes:
+        """Draw the accuracy-robustness curve, its area shaded down to chance; returns matplotlib's axes."""
+        from matplotlib import pyplot as plt  # takes seconds, so only where a picture is wanted
+
+        ax = ax or plt.subplots(figsize=(5, 3.5), layout="constrained")[1]
+        finite = self.distances[torch.isfinite(self.distances)]
+        edges = torch.cat([torch.zeros(1, dtype=torch.float64), finite.unique()])
+        accuracy = self.curve(edges)
+        name = f"{label + ': ' if label else ''}ARA {self.area:.4f}"
+        (line,) = ax.step(edges, accuracy, where="post", label=name, color=color)
+        ax.fill_between(
+            edges, accuracy, self.chance_accuracy, where=accuracy > self.chance_accuracy,  # type: ignore[arg-type]
+            step="post", alpha=0.15, color=line.get_color(), linewidth=0,
+        )  # fmt: skip
+        ax.axhline(self.chance_accuracy, color="0.6", linewidth=0.8, linestyle=":")
+        ax.set(xlabel=f"perturbation size ({self.norm})", ylabel="accuracy", ylim=(0, 1.02))
+        ax.set_xlim(left=0)
+        ax.legend(frameon=False)
+        return ax
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON's types; an infinite area, bound or distance is ``None``."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        fields["distances"] = self.distances.tolist()
+        fields["labels"] = self.labels.tolist()
+        return {name: _finite(value) for name, value in fields.items()}
+
+
+def accuracy_robustness_area(
+    model: Model,
+    data: Data,
+    *,
+    attack: AnyAttack | None = None,
+    criterion: Criterion | str = "misclassified",
+    chance: str | float = "uniform",
+    bounds: Bounds | tuple[float, float] | None = None,
+    norm: Norm | str = "rmse",
+    scale: Tensor | float | None = None,
+    device: torch.device | str | None = None,
+    generator: torch.Generator | None = None,
+    show_progress: bool = False,
+) -> AraResult:
+    """Measure how far a model's accuracy holds as its inputs are perturbed: the area under accuracy over rho.
+
+    For every image the smallest perturbation found that meets the criterion is its distance; accuracy at rho is the
+    share of images with a larger one; the ARA is the integral of what of it exceeds guessing. No answer of an attack is
+    taken on trust: each adversarial image is run through the model again and its distance measured here.
+
+    Args:
+        model: maps inputs (N, ...) to logits (N, C); run in evaluation mode and left as it was.
+        data: ``(images, labels)``, or any iterable of such batches (a ``DataLoader``).
+        attack: an attack object; ``None`` is ``MinimumNormAttack`` with this function's ``norm`` and ``bounds``. By
+            name: ``captum_lipschitz.create_attack("torchattacks:PGDL2")``.
+        criterion: ``"misclassified"`` (attack ARA), ``"below_chance"`` (BTR ARA; it depends on the logits' scale) or a
+            ``Criterion`` object.
+        chance: a0, accuracy of guessing: ``"uniform"`` for 1 / C, ``"majority"`` for the commonest label's share, or
+            a fraction.
+        bounds: the box that adversarial images must stay in; with an ``attack`` of your own, its bounds.
+        norm: what distances are measured in, whatever the attack minimises.
+        scale: broadcast to the inputs; distances are then in units of each feature's scale.
+        device: where to run; ``None`` is the model's device.
+        generator: source of the bootstrap's draws; ``None`` is a fixed seed, so that results repeat.
+        show_progress: a progress bar over the images.
+
+    Returns:
+        An ``AraResult``. If an error or Ctrl-C ends the work early, the exception carries the result over the batches
+        finished by then as its attribute ``partial_result``.
+
+    Raises:
+        InvalidInputError, InvalidTypeError: for data or settings that cannot be used.
+        ModelOutputError, DisconnectedModelError: for a model without finite logits or without a gradient.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
+        >>> images, labels = torch.rand(32, 3, 2, 2), torch.randint(4, (32,))
+        >>> result = accuracy_robustness_area(model, (images, labels))
+        >>> result.interval[0] <= result.area <= result.interval[1]
+        True
+
+    References:
+        Woods, Chen and Teuscher 2019, arXiv 1906.02896 ("Accuracy-Robustness Area").
+    """
+    measurement = _Measurement(
+        model=model,
+        attack=_as_attack(attack, bounds, norm, scale),
+        criterion=as_criterion(criterion),
+        norm=as_norm(norm, scale),
+        bounds=Bounds.of(bounds),
+        device=torch.device(device) if device is not None else device_of(model),
+    )
+    _check_chance(chance)
+    tally = _Tally(chance, generator, measurement)
+    total = len(data[0]) if _is_pair(data) else None
+    try:
+        with tqdm(total=total, disable=not show_progress, desc="ARA", unit="image") as bar:
+            for images, labels in _batches(data):
+                tally.add(measurement.run(images, labels))
+                bar.update(len(images))
+            if not tally.parts:
+                raise InvalidInputError("data: expected at least one batch, got none")
+            result = tally.result()
+            bar.set_postfix_str(str(result))
+    except BaseException as error:
+        if tally.parts:
+            error.partial_result = tally.result()  # type: ignore[attr-defined]
+        raise
+    return result
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One batch's answers, on the CPU."""
+
+    distances: Tensor
+    labels: Tensor
+    correct: Tensor
+    gradient_evaluations: int
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """What is measured with what; ``run`` does one batch."""
+
+    model: Model
+    attack: AnyAttack
+    criterion: Criterion
+    norm: Norm
+    bounds: Bounds | None
+    device: torch.device | None
+
+    def run(self, images: Tensor, labels: Tensor) -> _Part:
+        check_inputs(images, "images")
+        check_labels(labels, len(images))
+        device = self.device or images.device
+        images, labels = images.detach().to(device), labels.to(device)
+        result = self.attack(self.model, images, labels, self.criterion)
+        with no_trace(self.model, images), torch.no_grad():
+            clean = check_logits(self.model(images), len(images))
+            perturbed = check_logits(self.model(result.adversarial_inputs), len(images))
+        solved = self.criterion.value(clean, labels) <= 0
+        distances = self.norm.size(result.adversarial_inputs - images).double()
+        holds = (self.criterion.value(perturbed, labels) <= 0) & self._inside(result.adversarial_inputs)
+        lost = int((result.found & ~holds & ~solved).sum())
+        if lost:
+            warnings.warn(
+                f"{type(self.attack).__name__} claimed {lost} adversarial images that do not meet the criterion, or "
+                "leave the bounds; they count as not found",
+                CaptumLipschitzWarning,
+                stacklevel=3,
+            )
+        distances = torch.where(result.found & holds, distances, torch.full_like(distances, math.inf))
+        distances = torch.where(solved, torch.zeros_like(distances), distances)
+        return _Part(
+            distances=distances.cpu(),
+            labels=labels.cpu(),
+            correct=(clean.argmax(1) == labels).cpu(),
+            gradient_evaluations=int(result.gradient_evaluations.sum()),
+            num_classes=clean.shape[1],
+        )
+
+    def _inside(self, images: Tensor) -> Tensor:
+        if self.bounds is None:
+            return torch.ones(len(images), dtype=torch.bool, device=images.device)
+        return (images == self.bounds.clamp(images)).flatten(1).all(1)
+
+
+class _Tally:
+    """Collects the batches' answers and sums them up."""
+
+    def __init__(self, chance: str | float, generator: torch.Generator | None, measurement: _Measurement) -> None:
+        self.parts: list[_Part] = []
+        self.chance = chance
+        self.generator = generator
+        self.measurement = measurement
+
+    def add(self, part: _Part) -> None:
+        self.parts.append(part)
+
+    def result(self) -> AraResult:
+        distances = torch.cat([part.distances for part in self.parts])
+        labels = torch.cat([part.labels for part in self.parts])
+        chance = self._chance_accuracy(labels)
+        generator = self.generator or torch.Generator().manual_seed(_SEED)
+        return AraResult(
+            area=_area.area(distances, chance),
+            interval=_area.percentile_interval(_area.bootstrap_areas(distances, chance, generator=generator)),
+            truncated_area=_area.area(distances, chance, truncated=True),
+            not_found=int(torch.isinf(distances).sum()),
+            clean_accuracy=float(torch.cat([part.correct for part in self.parts]).double().mean()),
+            chance_accuracy=chance,
+            distances=distances,
+            labels=labels,
+            gradient_evaluations=sum(part.gradient_evaluations for part in self.parts),
+            norm=self.measurement.norm.name,
+            criterion=repr(self.measurement.criterion),
+            attack=type(self.measurement.attack).__name__,
+        )
+
+    def _chance_accuracy(self, labels: Tensor) -> float:
+        if self.chance == "uniform":
+            return 1 / self.parts[0].num_classes
+        if self.chance == "majority":
+            return float(labels.bincount().max()) / len(labels)
+        return float(self.chance)
+
+
+def _as_attack(
+    attack: AnyAttack | None,
+    bounds: Bounds | tuple[float, float] | None,
+    norm: Norm | str,
+    scale: Tensor | float | None,
+) -> AnyAttack:
+    if attack is None:
+        return MinimumNormAttack(norm=as_norm(norm, scale), bounds=bounds)
+    if isinstance(attack, str):
+        raise InvalidTypeError(
+            f"attack: expected an attack object, got a name; pass captum_lipschitz.create_attack({attack!r})"
+        )
+    if not callable(attack):
+        raise InvalidTypeError(f"attack: expected an attack object, got {type(attack).__name__}")
+    if bounds is not None and isinstance(attack, Attack) and attack.bounds != Bounds.of(bounds):
+        raise InvalidInputError(f"bounds: expected those of the attack, {attack.bounds}, got {bounds}")
+    return attack
+
+
+def _check_chance(chance: str | float) -> None:
+    valid = chance in ("uniform", "majority") if isinstance(chance, str) else 0 <= chance < 1
+    if not valid:
+        raise InvalidInputError(f"chance: expected 'uniform', 'majority' or a fraction in [0, 1), got {chance!r}")
+
+
+def _is_pair(data: Any) -> bool:
+    return isinstance(data, (tuple, list)) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
+
+
+def _batches(data: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of a pair, cut by index, or those that an iterable brings."""
+    if _is_pair(data):
+        images, labels = data
+        check_inputs(images, "images")
+        check_labels(labels, len(images))
+        yield from zip(images.split(_BATCH), labels.split(_BATCH), strict=True)
+        return
+    if not isinstance(data, Iterable) or isinstance(data, Tensor):
+        raise InvalidTypeError(f"data: expected (images, labels) or an iterable of such batches, got {type(data).__name__}")
+    for batch in data:
+        if not _is_pair(batch):
+            raise InvalidTypeError(f"data: expected batches (images, labels), got {type(batch).__name__}")
+        yield batch[0], batch[1]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+

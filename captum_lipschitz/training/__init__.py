@@ -1,0 +1,25 @@
+"""Robust training: the penalty, its strength, and ways into a training loop."""
+
+from captum_lipschitz.training.attach import AttachedRegularizer as AttachedRegularizer
+from captum_lipschitz.training.attach import attach_regularizer as attach_regularizer
+from captum_lipschitz.training.penalty import PenaltyDraws as PenaltyDraws
+from captum_lipschitz.training.penalty import draw as draw
+from captum_lipschitz.training.penalty import lipschitz_penalty as lipschitz_penalty
+from captum_lipschitz.training.regularizer import LipschitzRegularizer as LipschitzRegularizer
+from captum_lipschitz.training.regularizer import RegularizerOutput as RegularizerOutput
+from captum_lipschitz.training.strength import AdaptiveStrength as AdaptiveStrength
+from captum_lipschitz.training.strength import FixedStrength as FixedStrength
+from captum_lipschitz.training.strength import StrengthController as StrengthController
+
+__all__ = [
+    "AdaptiveStrength",
+    "AttachedRegularizer",
+    "FixedStrength",
+    "LipschitzRegularizer",
+    "PenaltyDraws",
+    "RegularizerOutput",
+    "StrengthController",
+    "attach_regularizer",
+    "draw",
+    "lipschitz_penalty",
+]

@@ -1,0 +1,173 @@
+"""The regularizer inside somebody else's training loop: attached to the model, the loop itself unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
+
+from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, UnsupportedLossError
+from captum_lipschitz.training.regularizer import LipschitzRegularizer, RegularizerOutput
+
+
+class CrossEntropyReading(NamedTuple):
+    """What the gradient of a cross entropy with respect to its logits tells: the labels (N,) and the loss's scale."""
+
+    labels: Tensor
+    scale: Tensor
+
+
+class AttachedRegularizer:
+    """Handle of an attached regularizer.
+
+    Attributes:
+        regularizer: the one attached; its ``state_dict`` belongs in the checkpoint.
+        last_output: the figures of the last training step, or ``None``.
+    """
+
+    def __init__(self, regularizer: LipschitzRegularizer, hooks: list[RemovableHandle]) -> None:
+        self.regularizer = regularizer
+        self.last_output: RegularizerOutput | None = None
+        self._hooks = hooks
+
+    def remove(self) -> None:
+        """Detach: the model trains as it did before. May be called more than once."""
+        while self._hooks:
+            self._hooks.pop().remove()
+
+
+def attach_regularizer(
+    model: nn.Module, regularizer: LipschitzRegularizer, *, loss_scale: float | None = None
+) -> AttachedRegularizer:
+    """Regularise every training step of ``model`` without touching the loop that trains it.
+
+    Each ``loss.backward()`` through the model's logits, in train mode, also adds the gradient of
+    ``scale * strength * penalty`` to the parameters. Labels and scale are read off the gradient that arrives at the
+    logits: for cross entropy it is ``scale / N * (softmax - onehot)``. A loss divided for gradient accumulation or
+    multiplied by a GradScaler is thus followed. Where the gradient is not of that form (label smoothing, mixup, class
+    weights, a second loss) there is an error, never a guess: add ``regularizer(...).loss`` to such a loss explicitly.
+
+    One backward pass is one step of the regularizer (its controller sees that batch's cross entropy).
+
+    Args:
+        model: takes the inputs, (N, ...), as its first argument and returns logits, (N, C).
+        regularizer: see ``LipschitzRegularizer``.
+        loss_scale: the factor on the mean cross entropy, where it is known; ``None`` reads it off.
+
+    Returns:
+        A handle with ``remove()``.
+
+    Raises:
+        InvalidInputError: training runs in several processes, whose gradient synchronisation would miss the penalty's.
+            Form the loss explicitly inside the wrapped module there.
+        UnsupportedLossError: (in ``backward``) the loss is not a plain cross entropy of these logits.
+
+    Example:
+        >>> model = torch.nn.Linear(4, 3)
+        >>> handle = attach_regularizer(model, LipschitzRegularizer(strength=0.1))
+        >>> logits = model(torch.rand(8, 4))
+        >>> torch.nn.functional.cross_entropy(logits, torch.zeros(8, dtype=torch.long)).backward()
+        >>> bool(handle.last_output.penalty > 0)
+        True
+        >>> handle.remove()
+
+    References:
+        Woods, Chen and Teuscher 2019, arXiv 1906.02896, methods.
+    """
+    if not isinstance(model, nn.Module):
+        raise InvalidTypeError(f"model: expected an nn.Module, got {type(model).__name__}")
+    if loss_scale is not None and not loss_scale > 0:
+        raise InvalidInputError(f"loss_scale: expected a positive factor, got {loss_scale}")
+    _refuse_several_processes()
+    handle = AttachedRegularizer(regularizer, [])
+
+    def before(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if not (module.training and torch.is_grad_enabled()):
+            return None
+        if not args or not isinstance(args[0], Tensor) or not args[0].is_floating_point():
+            raise InvalidTypeError("model: expected floating inputs as the first positional argument of its forward")
+        return args if args[0].requires_grad else (args[0].detach().requires_grad_(), *args[1:])
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if not (module.training and torch.is_grad_enabled()):
+            return None
+        if not isinstance(output, Tensor) or output.dim() != 2:
+            raise InvalidTypeError(f"model: expected logits of shape (N, C), got {type(output).__name__}")
+        inputs = args[0]
+
+        def add_penalty(gradient: Tensor) -> None:
+            _refuse_several_processes()
+            labels, scale = read_cross_entropy(output.detach(), gradient)
+            with torch.enable_grad():
+                task_loss = F.cross_entropy(output.detach(), labels)
+                handle.last_output = regularizer(output, inputs, labels, task_loss=task_loss)
+                if handle.last_output.loss.requires_grad:
+                    weighted = handle.last_output.loss * (scale if loss_scale is None else loss_scale)
+                    weighted.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+            handle.last_output = RegularizerOutput(*(figure.detach() for figure in handle.last_output))
+
+        return _Observed.apply(output, add_penalty)
+
+    handle._hooks += [model.register_forward_pre_hook(before), model.register_forward_hook(after)]
+    return handle
+
+
+def read_cross_entropy(logits: Tensor, gradient: Tensor) -> CrossEntropyReading:
+    """Labels and scale of a mean cross entropy, from its gradient with respect to the logits.
+
+    Args:
+        logits: (N, C).
+        gradient: (N, C), as it arrives at the logits.
+
+    Returns:
+        The labels, (N,), and the factor on the mean cross entropy. A row without a negative entry is one that the network
+        is certain of (its label's probability rounds to 1), so its label is the argmax.
+
+    Raises:
+        UnsupportedLossError: the gradient is not ``scale / N * (softmax - onehot)``.
+    """
+    precise = gradient.double() if gradient.device.type != "mps" else gradient.float()
+    labels = torch.where((gradient < 0).any(1), gradient.argmin(1), logits.argmax(1))
+    expected = logits.to(precise.dtype).softmax(1) - F.one_hot(labels, logits.shape[1])
+    energy = expected.square().sum()
+    factor = (expected * precise).sum() / energy if energy > 0 else torch.zeros_like(energy)
+    error = (precise - factor * expected).norm()
+    tolerance = torch.finfo(gradient.dtype).eps ** 0.5
+    if not bool(torch.isfinite(precise).all()):
+        raise UnsupportedLossError("loss: its gradient with respect to the logits is NaN or infinite")
+    if bool(precise.norm() == 0):
+        return CrossEntropyReading(labels, torch.ones_like(factor))
+    if not (bool(factor > 0) and bool(error <= tolerance * precise.norm())):
+        raise UnsupportedLossError(
+            "loss: expected the mean cross entropy of integer labels, times any factor; the gradient at the logits is "
+            "of another form (label smoothing, mixup, class weights, a second loss). Add the regularizer explicitly: "
+            "loss = regularizer(logits, inputs, labels, task_loss=loss).loss"
+        )
+    return CrossEntropyReading(labels, factor * len(logits))
+
+
+class _Observed(torch.autograd.Function):
+    """The identity, which shows the gradient that passes back through it to a callback."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, callback: Callable[[Tensor], None]) -> Tensor:
+        ctx.callback = callback
+        return logits.view_as(logits)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        ctx.callback(gradients[0])
+        return gradients[0], None
+
+
+def _refuse_several_processes() -> None:
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        raise InvalidInputError(
+            "model: attach_regularizer does not support training in several processes, where the gradients it adds are "
+            "not synchronised; call the regularizer inside the wrapped module's forward and return its loss"
+        )

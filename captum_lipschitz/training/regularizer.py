@@ -1,0 +1,142 @@
+"""Penalty and strength together, as one callable that a training loop adds to its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
+from captum_lipschitz.training.penalty import draw, lipschitz_penalty
+from captum_lipschitz.training.strength import FixedStrength, StrengthController
+
+_SEED_MASK = 0x5A17_C0DE_2019  # keeps the default generator's stream apart from the one that seeded the weights
+
+
+class RegularizerOutput(NamedTuple):
+    """One step's figures, all scalars.
+
+    Attributes:
+        penalty: the Lipschitz penalty, at least 0; exactly 0 on a step that ``every`` skips.
+        strength: the controller's psi (before the factor ``every``), detached.
+        loss: what to call ``backward()`` on: ``task_loss + every * strength * penalty``, on a skipped step the task loss.
+    """
+
+    penalty: Tensor
+    strength: Tensor
+    loss: Tensor
+
+
+class LipschitzRegularizer:
+    """The paper's training regularizer.
+
+    Args:
+        strength: psi: a number, or a controller such as ``AdaptiveStrength(target_loss=1.5)``.
+        power: z, positive. The paper's best is 2.
+        tandem_probability: zeta, in [0, 1]: how often the true logit minus the largest other is drawn.
+        every: form the penalty on each k-th step only (the first included), with k times the strength.
+        generator: source of the draws; ``None`` makes one, on the CPU, from torch's current seed.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.LayerNorm(16), torch.nn.Linear(16, 3))
+        >>> regularizer = LipschitzRegularizer(strength=0.1)
+        >>> inputs, labels = torch.rand(8, 4, requires_grad=True), torch.zeros(8, dtype=torch.long)
+        >>> logits = model(inputs)
+        >>> task_loss = torch.nn.functional.cross_entropy(logits, labels)
+        >>> output = regularizer(logits, inputs, labels, task_loss=task_loss)
+        >>> output.loss.backward()
+
+    References:
+        Woods, Chen and Teuscher 2019, arXiv 1906.02896, methods.
+    """
+
+    def __init__(
+        self,
+        *,
+        strength: float | StrengthController,
+        power: float = 2,
+        tandem_probability: float = 0.2,
+        every: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        if not power > 0:
+            raise InvalidInputError(f"power: expected a positive exponent, got {power}")
+        if not 0 <= tandem_probability <= 1:
+            raise InvalidInputError(f"tandem_probability: expected a value in [0, 1], got {tandem_probability}")
+        if every < 1:
+            raise InvalidInputError(f"every: expected at least 1, got {every}")
+        self.controller = _as_controller(strength)
+        self.power = power
+        self.tandem_probability = tandem_probability
+        self.every = every
+        self.generator = generator or torch.Generator().manual_seed(torch.initial_seed() ^ _SEED_MASK)
+        self._steps = 0
+
+    def __call__(self, logits: Tensor, inputs: Tensor, labels: Tensor, *, task_loss: Tensor) -> RegularizerOutput:
+        """Advance the controller by one step and form the regularised loss.
+
+        Args:
+            logits: (N, C), computed from ``inputs``.
+            inputs: (N, ...), with ``requires_grad`` set before the forward pass.
+            labels: integer classes, (N,).
+            task_loss: this step's mean cross entropy, a scalar.
+
+        Raises:
+            As ``lipschitz_penalty``; then neither the controller nor the draws have advanced.
+        """
+        if not isinstance(task_loss, Tensor) or task_loss.numel() != 1:
+            raise InvalidTypeError(f"task_loss: expected a scalar tensor, got {task_loss!r}")
+        due = self._steps % self.every == 0
+        penalty = self._penalty(logits, inputs, labels) if due else torch.zeros_like(task_loss, requires_grad=False)
+        strength = self.controller.update(task_loss.detach()).to(task_loss.dtype)
+        self._steps += 1
+        loss = task_loss + self.every * strength * penalty if due else task_loss
+        return RegularizerOutput(penalty, strength, loss)
+
+    def _penalty(self, logits: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+        if not isinstance(logits, Tensor) or logits.dim() != 2:
+            raise InvalidTypeError(f"logits: expected a tensor of shape (N, C), got {getattr(logits, 'shape', logits)}")
+        before = self.generator.get_state()
+        draws = draw(
+            len(logits),
+            logits.shape[1],
+            tandem_probability=self.tandem_probability,
+            generator=self.generator,
+            device=logits.device,
+        )
+        try:
+            return lipschitz_penalty(logits, inputs, labels, draws=draws, power=self.power)
+        except BaseException:
+            self.generator.set_state(before)
+            raise
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a checkpoint must hold: the controller, the generator's state, the number of steps."""
+        return {
+            "controller": self.controller.state_dict(),
+            "generator": self.generator.get_state(),
+            "steps": self._steps,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state_dict()``'s answer.
+
+        Raises:
+            InvalidInputError: the state is not a regularizer's.
+        """
+        missing = {"controller", "generator", "steps"} - set(state)
+        if missing:
+            raise InvalidInputError(f"state: expected a LipschitzRegularizer's state_dict, missing {sorted(missing)}")
+        self.controller.load_state_dict(state["controller"])
+        self.generator.set_state(state["generator"].cpu())
+        self._steps = int(state["steps"])
+
+
+def _as_controller(strength: float | StrengthController) -> StrengthController:
+    if isinstance(strength, StrengthController):
+        return strength
+    if isinstance(strength, (int, float)) and not isinstance(strength, bool):
+        return FixedStrength(strength)
+    raise InvalidTypeError(f"strength: expected a number or a controller, got {type(strength).__name__}")

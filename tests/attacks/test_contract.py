@@ -1,0 +1,101 @@
+"""What every attack promises; an attack exported without a case here fails ``test_every_attack_is_here``."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from contracts import Breaking, assert_unchanged, half_frozen, snapshot
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import Case, build_batch, build_convolutional, cases
+
+import captum_lipschitz
+from captum_lipschitz import Attack, BelowChance, MinimumNormAttack, Misclassified, PaperAttack, Reaches
+
+ATTACKS: dict[str, Attack] = {
+    "minimum_norm": MinimumNormAttack(steps=15),
+    "minimum_norm_l2": MinimumNormAttack(steps=15, norm="l2"),
+    "minimum_norm_linf": MinimumNormAttack(steps=15, norm="linf"),
+    "minimum_norm_bounded": MinimumNormAttack(steps=15, bounds=(0, 1)),
+    "paper": PaperAttack(steps=30, rho=1.0),
+    "paper_cross_entropy": PaperAttack(steps=30, rho=1.0, objective="cross_entropy"),
+    "paper_bounded": PaperAttack(steps=30, rho=1.0, bounds=(0, 1)),
+    "paper_fixed": PaperAttack(mode="fixed", steps=10, rho=0.5),
+}
+attacks = st.sampled_from(list(ATTACKS)).map(ATTACKS.__getitem__)
+criteria = st.sampled_from([Misclassified(), BelowChance(), Reaches(1)])
+
+
+def test_every_attack_is_here() -> None:
+    exported = {
+        value for value in vars(captum_lipschitz).values() if isinstance(value, type) and issubclass(value, Attack)
+    } - {Attack}
+    assert exported == {type(attack) for attack in ATTACKS.values()}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("error", [None, RuntimeError("broken"), KeyboardInterrupt()])
+def test_leaves_no_trace(name: str, error: BaseException | None) -> None:
+    inputs, labels = build_batch(1, 5)
+    model = half_frozen(build_convolutional(2))
+    attacked = model if error is None else Breaking(model, 4, error).train(mode=True)
+    if error is not None:
+        half_frozen(model)
+    inputs.requires_grad_()
+    before = snapshot(attacked, inputs, labels)
+    if error is None:
+        ATTACKS[name](attacked, inputs, labels)
+    else:
+        with pytest.raises(type(error)):
+            ATTACKS[name](attacked, inputs, labels)
+    assert_unchanged(before, snapshot(attacked, inputs, labels))
+
+
+@given(cases(), attacks, criteria)
+def test_every_distance_was_verified(case: Case, attack: Attack, criterion: captum_lipschitz.Criterion) -> None:
+    result = attack(case.model, case.inputs, case.labels, criterion)
+    with torch.no_grad():
+        clean = criterion.value(case.model(case.inputs), case.labels) <= 0
+        met = criterion.value(case.model(result.adversarial_inputs), case.labels) <= 0
+    assert torch.equal(torch.isfinite(result.distances), result.found)
+    assert met[result.found].all()
+    assert (result.distances[clean] == 0).all()
+    assert (result.gradient_evaluations[clean] == 0).all()
+    assert torch.equal(result.adversarial_inputs[clean], case.inputs[clean])
+    size = attack.norm.size(result.adversarial_inputs - case.inputs)
+    torch.testing.assert_close(size[result.found], result.distances[result.found])
+    assert (size[~result.found] == 0).all()
+    if attack.bounds is not None:
+        assert (result.adversarial_inputs == attack.bounds.clamp(result.adversarial_inputs)).all()
+
+
+@given(cases(min_size=2), attacks, st.randoms(use_true_random=False))
+def test_one_image_never_depends_on_its_neighbours(case: Case, attack: Attack, random: object) -> None:
+    whole = attack(case.model, case.inputs, case.labels)
+    order = torch.randperm(len(case.inputs), generator=torch.Generator().manual_seed(0))
+    mixed = attack(case.model, case.inputs[order], case.labels[order])
+    alone = [attack(case.model, x[None], y[None]) for x, y in zip(case.inputs, case.labels, strict=True)]
+    torch.testing.assert_close(mixed.distances, whole.distances[order], rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(torch.cat([r.distances for r in alone]), whole.distances, rtol=1e-6, atol=1e-9)
+
+
+@given(cases(), attacks)
+def test_the_same_call_gives_the_same_bits(case: Case, attack: Attack) -> None:
+    first, second = (attack(case.model, case.inputs, case.labels) for _ in range(2))
+    assert torch.equal(first.adversarial_inputs, second.adversarial_inputs)
+    assert torch.equal(first.distances, second.distances)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dtype_follows_the_inputs_also_in_inference_mode(name: str, dtype: torch.dtype) -> None:
+    inputs, labels = build_batch(3, 4, dtype=dtype)
+    model = build_convolutional(4, dtype=dtype)
+    plain = ATTACKS[name](model, inputs, labels)
+    with torch.inference_mode():
+        inside = ATTACKS[name](model, inputs * 1, labels)
+    with torch.no_grad():
+        without = ATTACKS[name](model, inputs, labels)
+    assert plain.adversarial_inputs.dtype == plain.distances.dtype == dtype
+    assert torch.equal(plain.distances, inside.distances)
+    assert torch.equal(plain.distances, without.distances)

@@ -1,0 +1,57 @@
+"""Shared fixtures: thread count, the authors' networks and CIFAR-10 where the shared data is present."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from torch import Tensor
+
+from captum_lipschitz.models import PreActResNet44
+
+settings.register_profile(
+    "project", deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+settings.load_profile("project")
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+
+DATA = Path(os.environ.get("CAPTUM_LIPSCHITZ_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The real data, which is not part of the project."""
+    if not DATA.is_dir():
+        pytest.skip("real data absent: set CAPTUM_LIPSCHITZ_DATA to the folder that holds cifar10_subset.npz")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def cifar10_test(data_folder: Path) -> tuple[Tensor, Tensor]:
+    """Real CIFAR-10 test images, (1017, 3, 32, 32) in [0, 1], and labels."""
+    with np.load(data_folder / "cifar10_subset.npz") as arrays:
+        return torch.from_numpy(arrays["test_images"]) / 255, torch.from_numpy(arrays["test_labels"]).long()
+
+
+@pytest.fixture(scope="session")
+def robust_network(data_folder: Path) -> PreActResNet44:
+    """The authors' network trained with their regularizer."""
+    return PreActResNet44.from_safetensors(data_folder / "authors-cifar10" / "resnet44-robust.safetensors")
+
+
+@pytest.fixture(scope="session")
+def standard_network(data_folder: Path) -> PreActResNet44:
+    """The authors' plainly trained network."""
+    return PreActResNet44.from_safetensors(data_folder / "authors-cifar10" / "resnet44-standard.safetensors")
+
+
+@pytest.fixture(scope="session")
+def published_distances(data_folder: Path) -> dict[str, Tensor]:
+    """What the authors' own 450-step search finds for the robust network on the first 64 test images."""
+    text = (data_folder / "authors-cifar10" / "distances-robust-64.json").read_text()
+    return {name: torch.tensor(values) for name, values in json.loads(text).items()}

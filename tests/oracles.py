@@ -1,0 +1,84 @@
+"""Slow, obvious re-implementations and closed forms that the library is held against."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def minimal_distances(model: nn.Linear, inputs: Tensor, labels: Tensor, order: float) -> Tensor:
+    """Distance to the nearest decision boundary of a linear model, in the L``order`` norm, image by image."""
+    dual = 1.0 if math.isinf(order) else 2.0
+    found = []
+    for image, label in zip(inputs, labels, strict=True):
+        logits = model(image)
+        best = math.inf
+        for other in range(len(logits)):
+            if other != label:
+                normal = model.weight[label] - model.weight[other]
+                best = min(best, float((logits[label] - logits[other]) / normal.norm(p=dual)))
+        found.append(max(best, 0.0))
+    return torch.tensor(found, dtype=inputs.dtype)
+
+
+def penalty(model: nn.Module, inputs: Tensor, labels: Tensor, classes: Tensor, tandem: Tensor, power: float) -> Tensor:
+    """The Lipschitz penalty with loops over images and features, one gradient for the summed scalars."""
+    leaf = inputs.clone().requires_grad_()
+    logits = model(leaf)
+    total = torch.zeros((), dtype=inputs.dtype)
+    for i in range(len(inputs)):
+        if tandem[i]:
+            others = [logits[i, j] for j in range(logits.shape[1]) if j != int(labels[i])]
+            total = total + logits[i, labels[i]] - torch.stack(others).max()
+        else:
+            total = total + logits[i, classes[i]]
+    (slopes,) = torch.autograd.grad(total, leaf, create_graph=True)
+    terms = [slope.abs() ** power for slope in slopes.flatten()]
+    return torch.stack(terms).sum() / len(terms)
+
+
+def strengths(losses: list[float], *, target: float, initial: float, gain: float, rise: float, fall: float) -> list[float]:
+    """The published recursion, in Python's own floats."""
+    integral, found = 0.0, []
+    for loss in losses:
+        change = -math.log(loss / target)
+        change = min(max(change, -fall), rise)
+        integral = max(0.0, integral + change)
+        found.append(initial * math.exp(gain * integral))
+    return found
+
+
+def numerical_area(distances: Tensor, chance_accuracy: float, points: int = 200_001) -> float:
+    """Midpoint rule over the curve, up to the largest finite distance."""
+    finite = distances[torch.isfinite(distances)]
+    end = float(finite.max()) if len(finite) else 0.0
+    if end == 0:
+        return 0.0
+    step = end / points
+    rho = (torch.arange(points, dtype=torch.float64) + 0.5) * step
+    ordered = distances.sort().values
+    accuracy = 1 - torch.searchsorted(ordered, rho, right=True) / len(ordered)
+    return float(((accuracy - chance_accuracy).clamp(min=0) * step).sum())
+
+
+def fixed_size_walk(
+    model: nn.Module, images: Tensor, labels: Tensor, *, rho: float, overshoot: float, n_steps: int
+) -> Tensor:
+    """The published explanation, image by image, along the cross-entropy gradient."""
+    deltas = []
+    for image, label in zip(images, labels, strict=True):
+        delta = torch.zeros_like(image)
+        for k in range(n_steps):
+            step = 2 * overshoot * rho * (n_steps - k) / (n_steps * (n_steps + 1))
+            if delta.square().mean().sqrt() < rho:
+                leaf = (image + delta)[None].requires_grad_()
+                loss = nn.functional.cross_entropy(model(leaf), label[None])
+                direction = -torch.autograd.grad(loss, leaf)[0][0]
+            else:
+                direction = -delta
+            delta = delta + step * direction / direction.square().mean().sqrt()
+        deltas.append(delta)
+    return torch.stack(deltas)

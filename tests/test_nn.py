@@ -1,0 +1,111 @@
+"""The half-Huber ReLU against its definition, and replacing activations in every torchvision classifier."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from captum_lipschitz import HalfHuberReLU, replace_activations
+from captum_lipschitz.errors import CaptumLipschitzWarning, InvalidInputError, UnreachableActivationError
+
+torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed: pip install torchvision")
+
+
+@pytest.mark.parametrize("delta", [0.1, 0.5, 2.0])
+def test_half_huber_is_its_definition(delta: float) -> None:
+    x = torch.linspace(-3, 3, 1001, dtype=torch.float64)
+    c = x.clamp(0, delta)
+    torch.testing.assert_close(HalfHuberReLU(delta)(x), c * (x - c / 2) / delta, rtol=1e-12, atol=1e-12)
+    leaf = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(HalfHuberReLU(delta)(leaf).sum(), leaf)
+    torch.testing.assert_close(slope, c / delta, rtol=1e-12, atol=1e-12)
+
+
+def test_half_huber_second_derivative() -> None:
+    x = torch.tensor([-1.0, 0.2, 0.4, 0.9], dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(HalfHuberReLU()(x).sum(), x, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope.sum(), x)
+    assert curvature.tolist() == [0.0, 2.0, 2.0, 0.0]
+    assert torch.autograd.gradgradcheck(HalfHuberReLU(), (x,))
+
+
+def test_half_huber_refuses_a_delta_that_is_none() -> None:
+    with pytest.raises(InvalidInputError, match="delta: expected a positive value, got 0"):
+        HalfHuberReLU(0)
+
+
+def test_shared_activations_stay_shared_and_other_parts_stay_the_same() -> None:
+    relu = nn.ReLU(inplace=True)
+    model = nn.Sequential(nn.BatchNorm1d(3), relu, nn.Linear(3, 3), relu, nn.Sequential(nn.ReLU(), nn.GELU())).eval()
+    assert replace_activations(model) is model
+    assert model[1] is model[3] is not model[4][0]
+    assert isinstance(model[1], HalfHuberReLU)
+    assert not model[1].training
+    assert isinstance(model[4][1], nn.GELU)
+
+
+class _Functional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.norm(self.relu(x))) + x.relu() + torch.relu(x)
+
+
+def test_functional_relus_are_listed_and_nothing_is_replaced() -> None:
+    model = nn.Sequential(_Functional(), nn.TransformerEncoderLayer(8, 2))
+    with pytest.raises(UnreachableActivationError) as caught:
+        replace_activations(model)
+    message = str(caught.value)
+    for expected in ("0: _Functional", "F.relu", "x.relu", "torch.relu", "1: TransformerEncoderLayer, attribute activation"):
+        assert expected in message
+    assert "self.relu" not in message
+    assert isinstance(model[0].relu, nn.ReLU)
+
+
+def test_warnings_where_a_replacement_does_nothing_or_harm() -> None:
+    with pytest.warns(CaptumLipschitzWarning, match="no nn.ReLU"):
+        replace_activations(nn.Sequential(nn.BatchNorm1d(2), nn.GELU()))
+    with pytest.warns(CaptumLipschitzWarning, match="no normalisation layer"):
+        replace_activations(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
+    with pytest.raises(InvalidInputError, match="an nn.ReLU itself"):
+        replace_activations(nn.ReLU())
+
+
+def _relus_in_graph(model: nn.Module) -> int:
+    """Functional relu calls that a symbolic trace of the model sees: an independent look at its forward."""
+    graph = torch.fx.symbolic_trace(model).graph
+    functions = {F.relu, torch.relu, F.relu_, torch.relu_, F.relu6}
+    return sum(
+        node.target in functions if node.op == "call_function" else node.op == "call_method" and node.target == "relu"
+        for node in graph.nodes
+    )
+
+
+@pytest.fixture
+def uninitialised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights stay as allocated, so that the largest models take neither time nor memory."""
+    for name in ("kaiming_uniform_", "kaiming_normal_", "normal_", "trunc_normal_", "xavier_uniform_", "uniform_"):
+        monkeypatch.setattr(nn.init, name, lambda tensor, *args, **kwargs: tensor)  # noqa: ARG005
+
+
+@pytest.mark.filterwarnings("ignore::captum_lipschitz.errors.CaptumLipschitzWarning")
+@pytest.mark.usefixtures("uninitialised")
+@pytest.mark.parametrize("name", torchvision.models.list_models(module=torchvision.models))
+def test_every_torchvision_classifier(name: str) -> None:
+    extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    model = torchvision.models.get_model(name, weights=None, **extra)
+    relus = sum(type(module) is nn.ReLU for module in model.modules())
+    functional = _relus_in_graph(model)
+    if functional:
+        with pytest.raises(UnreachableActivationError, match="Nothing was replaced"):
+            replace_activations(model)
+        assert sum(type(module) is nn.ReLU for module in model.modules()) == relus
+    else:
+        replace_activations(model)
+        assert not any(type(module) is nn.ReLU for module in model.modules())
+        assert sum(isinstance(module, HalfHuberReLU) for module in model.modules()) == relus

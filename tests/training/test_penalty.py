@@ -1,0 +1,107 @@
+"""The penalty and its parameter gradients against a slow, obvious re-implementation in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from contracts import assert_unchanged, half_frozen, snapshot
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles import penalty as slow_penalty
+from strategies import build_batch, build_convolutional, seeds
+from torch import Tensor, nn
+
+from captum_lipschitz import HalfHuberReLU, lipschitz_penalty
+from captum_lipschitz.errors import InvalidInputError
+from captum_lipschitz.training import PenaltyDraws, draw
+
+
+def _network(seed: int, *, train: bool, normalised: bool) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = nn.Sequential(
+            nn.Conv2d(2, 5, 3, padding=1),
+            nn.BatchNorm2d(5) if normalised else nn.Identity(),
+            HalfHuberReLU(),
+            nn.Flatten(),
+            nn.Linear(125, 4),
+        ).double()
+    return model.train(train)
+
+
+@given(
+    seeds,
+    st.sampled_from([0.0, 0.5, 1.0]),
+    st.sampled_from([1, 2, 3.5]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_penalty_and_parameter_gradient(seed: int, zeta: float, power: float, train: bool, normalised: bool) -> None:
+    inputs, labels = build_batch(seed, 4)
+    draws = draw(4, 4, tandem_probability=zeta, generator=torch.Generator().manual_seed(seed))
+    models = [_network(seed, train=train, normalised=normalised) for _ in range(2)]
+    leaf = inputs.clone().requires_grad_()
+    fast = lipschitz_penalty(models[0](leaf), leaf, labels, draws=draws, power=power)
+    slow = slow_penalty(models[1], inputs, labels, draws.classes, draws.tandem, power)
+    torch.testing.assert_close(fast, slow, rtol=1e-10, atol=1e-10)
+    gradients = [
+        torch.autograd.grad(p, list(m.parameters()), allow_unused=True, materialize_grads=True)
+        for p, m in zip((fast, slow), models, strict=True)
+    ]
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    assert any(g.abs().max() > 0 for g in gradients[0])
+
+
+@given(seeds)
+def test_without_batch_statistics_each_image_stands_alone(seed: int) -> None:
+    inputs, labels = build_batch(seed, 4)
+    model = build_convolutional(seed)
+    draws = draw(4, 4, tandem_probability=0.5, generator=torch.Generator().manual_seed(seed))
+
+    def of(rows: Tensor) -> Tensor:
+        leaf = inputs[rows].clone().requires_grad_()
+        return lipschitz_penalty(
+            model(leaf), leaf, labels[rows], draws=PenaltyDraws(draws.classes[rows], draws.tandem[rows])
+        )
+
+    alone = torch.stack([of(torch.tensor([i])) for i in range(4)])
+    torch.testing.assert_close(of(torch.arange(4)), alone.mean(), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(of(torch.tensor([2, 0, 3, 1])), alone.mean(), rtol=1e-10, atol=1e-12)
+
+
+def test_the_expectation_is_the_jacobians_squared_norm() -> None:
+    inputs, labels = build_batch(0, 3)
+    model = build_convolutional(1)
+    per_class = []
+    for c in range(4):
+        leaf = inputs.clone().requires_grad_()
+        draws = PenaltyDraws(torch.full((3,), c), torch.zeros(3, dtype=torch.bool))
+        per_class.append(lipschitz_penalty(model(leaf), leaf, labels, draws=draws))
+    jacobians = torch.stack([torch.autograd.functional.jacobian(model, x[None]).flatten() for x in inputs])
+    expected = jacobians.square().sum(1).mean() / (4 * 50)
+    torch.testing.assert_close(torch.stack(per_class).mean(), expected)
+
+
+def test_draws_are_uniform_and_tandem_as_often_as_asked() -> None:
+    draws = draw(40_000, 5, tandem_probability=0.2, generator=torch.Generator().manual_seed(0))
+    assert draws.tandem.double().mean().item() == pytest.approx(0.2, abs=0.01)
+    torch.testing.assert_close(
+        draws.classes.bincount() / 40_000, torch.full((5,), 0.2), atol=0.01, rtol=0
+    )
+    again = draw(40_000, 5, tandem_probability=0.2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(draws.classes, again.classes)
+
+
+def test_leaves_no_trace() -> None:
+    inputs, labels = build_batch(0, 4)
+    model = half_frozen(build_convolutional(1))
+    inputs.requires_grad_()
+    logits = model(inputs)
+    before = snapshot(model, inputs, labels)
+    draws = draw(4, 4, tandem_probability=0.5, generator=torch.Generator())
+    lipschitz_penalty(logits, inputs, labels, draws=draws)
+    assert_unchanged(before, snapshot(model, inputs, labels))
+    with pytest.raises(InvalidInputError, match="power: expected a positive exponent, got 0"):
+        lipschitz_penalty(logits, inputs, labels, draws=draws, power=0)
+    assert_unchanged(before, snapshot(model, inputs, labels))

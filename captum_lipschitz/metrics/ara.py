@@ -102,7 +102,8 @@ class AraResult:
         )  # fmt: skip
         ax.axhline(self.chance_accuracy, color="0.6", linewidth=0.8, linestyle=":")
         ax.set(xlabel=f"perturbation size ({self.norm})", ylabel="accuracy", ylim=(0, 1.02))
-        ax.set_xlim(left=0)
+        ax.margins(x=0)
+        ax.locator_params(axis="x", nbins=6)
         ax.legend(frameon=False)
         return ax
 
@@ -180,7 +181,7 @@ def accuracy_robustness_area(
     tally = _Tally(chance, generator, measurement)
     total = len(data[0]) if _is_pair(data) else None
     try:
-        with tqdm(total=total, disable=not show_progress, desc="ARA", unit="image") as bar:
+        with tqdm(total=total, disable=not show_progress, desc=f"ARA, {measurement.criterion}", unit="image") as bar:
             for images, labels in _batches(data):
                 tally.add(measurement.run(images, labels))
                 bar.update(len(images))

@@ -1,0 +1,68 @@
+"""Every example in a docstring and every Python snippet of the README runs; every public thing is documented."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+from types import ModuleType
+
+import matplotlib as mpl
+import pytest
+import torch
+
+import captum_lipschitz
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+MODULES = sorted(
+    module.name for module in pkgutil.walk_packages(captum_lipschitz.__path__, "captum_lipschitz.")
+    if not module.name.endswith("__main__")
+)  # fmt: skip
+
+
+def _doctests(module: ModuleType) -> list[doctest.DocTest]:
+    found = doctest.DocTestFinder(exclude_empty=True).find(module, extraglobs={"torch": torch, **vars(captum_lipschitz)})
+    return [test for test in found if test.examples]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__doc__, f"{name} does not say what it is"
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    for test in _doctests(module):
+        torch.manual_seed(0)
+        assert runner.run(test).failed == 0, test.name
+
+
+@pytest.mark.parametrize("name", [n for n in captum_lipschitz.__all__ if n != "errors"])
+def test_public_names_say_what_they_are(name: str) -> None:
+    thing = getattr(captum_lipschitz, name)
+    assert thing.__doc__
+    assert len(thing.__doc__.split()) > 3
+    if inspect.isclass(thing):
+        public = [m for n, m in vars(thing).items() if inspect.isfunction(m) and not n.startswith("_")]
+        undocumented = [m.__name__ for m in public if not inspect.getdoc(m) and not _inherits_doc(thing, m.__name__)]
+        assert undocumented == []
+
+
+def _inherits_doc(thing: type, method: str) -> bool:
+    return any(getattr(base, method, None) is not None and getattr(base, method).__doc__ for base in thing.__mro__[1:])
+
+
+def _snippets() -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def test_readme_snippets_run_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snippets = _snippets()
+    assert len(snippets) >= 6
+    mpl.use("Agg")
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    namespace: dict[str, object] = {}
+    for snippet in snippets:
+        exec(compile(snippet, "README.md", "exec"), namespace)  # noqa: S102

@@ -34,7 +34,9 @@ def check_labels(labels: object, num_images: int, num_classes: int | None = None
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise InvalidTypeError(f"{name}: expected integer classes, got {labels.dtype}")
     if labels.shape != (num_images,):
-        raise InvalidInputError(f"{name}: expected one class per image, shape ({num_images},), got {tuple(labels.shape)}")
+        raise InvalidInputError(
+            f"{name}: expected one class per image, shape ({num_images},), got {tuple(labels.shape)}"
+        )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or (num_classes is not None and high >= num_classes):
         upper = "C-1" if num_classes is None else num_classes - 1
@@ -54,7 +56,9 @@ def check_logits(logits: object, num_images: int) -> Tensor:
             f"model: expected floating logits of shape ({num_images}, C), got {logits.dtype} {tuple(logits.shape)}"
         )
     if logits.shape[1] < 2:
-        raise ModelOutputError("model: expected at least two classes, got one; a single output has no decision to change")
+        raise ModelOutputError(
+            "model: expected at least two classes, got one; a single output has no decision to change"
+        )
     if not bool(torch.isfinite(logits.detach()).all()):
         raise ModelOutputError("model: expected finite logits, got NaN or infinity")
     return logits
@@ -103,7 +107,7 @@ def no_trace(model: Callable[..., object], inputs: Tensor, *, evaluation: bool =
     try:
         for module in modules if evaluation else ():
             module.training = False
-        left_inference = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+        left_inference = torch.inference_mode(mode=False) if torch.is_inference_mode_enabled() else nullcontext()
         with left_inference, torch.random.fork_rng(devices=devices), torch.enable_grad():
             yield
     finally:

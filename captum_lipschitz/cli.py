@@ -41,14 +41,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     demo = commands.add_parser("demo", help="train, measure and explain two small networks on real digits")
-    demo.add_argument("--output", type=Path, default=Path("captum-lipschitz-demo"), help="folder (default: %(default)s)")
+    demo.add_argument(
+        "--output", type=Path, default=Path("captum-lipschitz-demo"), help="folder (default: %(default)s)"
+    )
     demo.add_argument("--seed", type=int, default=0, help="of weights, order and draws (default: %(default)s)")
     demo.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
     demo.add_argument(
         "--threads",
         type=int,
         default=1,
-        help="of the CPU (default: %(default)s, as networks this small gain little from more and lose much on a busy machine)",
+        help="of the CPU (default: %(default)s; networks this small gain little from more)",
     )
     demo.add_argument("--quick", action="store_true", help="seconds instead of minutes; the figures then mean nothing")
     demo.set_defaults(run=_demo)

@@ -26,6 +26,7 @@ class Criterion(ABC):
 
     def validate(self, num_images: int, num_classes: int) -> None:
         """Raise ``InvalidInputError`` where the criterion does not fit a model; override where it can be so."""
+        del num_images, num_classes
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -61,6 +62,7 @@ class Reaches(Criterion):
             raise InvalidTypeError(f"target: expected a class or one class per image, got {target!r}")
 
     def value(self, logits: Tensor, labels: Tensor) -> Tensor:
+        del labels
         target = self.target.to(logits.device).expand(len(logits))
         return without_label(logits, target).amax(1) - logit(logits, target)
 
@@ -69,7 +71,9 @@ class Reaches(Criterion):
 
     def validate(self, num_images: int, num_classes: int) -> None:
         if self.target.dim() == 1 and len(self.target) != num_images:
-            raise InvalidInputError(f"target: expected one class for each of {num_images} images, got {len(self.target)}")
+            raise InvalidInputError(
+                f"target: expected one class for each of {num_images} images, got {len(self.target)}"
+            )
         if int(self.target.min()) < 0 or int(self.target.max()) >= num_classes:
             raise InvalidInputError(f"target: expected classes in 0..{num_classes - 1}, got {self.target.tolist()}")
 

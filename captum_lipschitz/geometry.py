@@ -173,10 +173,12 @@ class L2(Norm):
     name = "l2"
 
     def unit_in_l2(self, delta: Tensor) -> float:
+        del delta
         return 1.0
 
     def _size(self, flat: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(flat, dim=1)
+        length: Tensor = torch.linalg.vector_norm(flat, dim=1)
+        return length
 
     def _steepest(self, scaled: Tensor) -> Tensor:
         return _over(scaled, self._size(scaled.flatten(1)))

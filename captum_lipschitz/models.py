@@ -18,7 +18,7 @@ _CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 
 
 class PreActBlock(nn.Module):
-    """``main(pre(x)) + shortcut``: the shortcut is x, or a strided convolution of ``pre(x)`` where the shape changes."""
+    """``main(pre(x)) + shortcut``; the shortcut is x, or a convolution of ``pre(x)`` where the shape changes."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, activation: Callable[[], nn.Module]) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class PreActResNet44(nn.Module):
                 nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
         for module in self.modules():
             if isinstance(module, PreActBlock):
-                nn.init.zeros_(module.main[-1].weight)
+                nn.init.zeros_(module.main[-1].get_parameter("weight"))
 
     def forward(self, inputs: Tensor) -> Tensor:
         mean, std = self.input_offset[:, None, :, None, None]
@@ -95,9 +95,7 @@ class PreActResNet44(nn.Module):
         return logits.flatten(1)
 
     @classmethod
-    def from_safetensors(
-        cls, path: str | Path, activation: Callable[[], nn.Module] | None = None
-    ) -> PreActResNet44:
+    def from_safetensors(cls, path: str | Path, activation: Callable[[], nn.Module] | None = None) -> PreActResNet44:
         """Load a network, in evaluation mode, from a file of the paper's authors or of one's own.
 
         Args:

@@ -18,7 +18,18 @@ from captum_lipschitz.errors import CaptumLipschitzWarning, InvalidInputError, U
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 _RELU_FUNCTIONS = {"relu", "relu_", "relu6"}
-_NORMALISATIONS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm)
+_INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+_NORMALISATIONS = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.SyncBatchNorm,
+    *_INSTANCE_NORMS,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.RMSNorm,
+    nn.LocalResponseNorm,
+)
 
 
 class HalfHuberReLU(nn.Module):
@@ -114,16 +125,11 @@ def replace_activations(model: ModuleT, factory: Callable[[], nn.Module] = HalfH
 
 def _replace_modules(model: nn.Module, factory: Callable[[], nn.Module]) -> int:
     made: dict[nn.Module, nn.Module] = {}
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.ReLU:
-                if child not in made:
-                    made[child] = factory().train(child.training)
-                setattr(parent, name, made[child])
-        # named_children() lists a shared child once; later names of the same module are set here.
-        for name, slot in list(parent._modules.items()):
-            if slot in made:
-                setattr(parent, name, made[slot])
+    for path, child in list(model.named_modules(remove_duplicate=False)):
+        if type(child) is nn.ReLU:
+            if child not in made:
+                made[child] = factory().train(child.training)
+            model.set_submodule(path, made[child])
     return len(made)
 
 

@@ -17,9 +17,7 @@ def snapshot(model: nn.Module, *tensors: Tensor) -> dict[str, Any]:
         "buffers": [b.clone() for b in model.buffers()],
         "parameters": [p.detach().clone() for p in model.parameters()],
         "values": [t.detach().clone() for t in tensors],
-        "hooks": [
-            (len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in model.modules()
-        ],
+        "hooks": [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in model.modules()],
         "rng": torch.get_rng_state(),
         "dtype": torch.get_default_dtype(),
         "grad_mode": torch.is_grad_enabled(),

@@ -40,7 +40,9 @@ def penalty(model: nn.Module, inputs: Tensor, labels: Tensor, classes: Tensor, t
     return torch.stack(terms).sum() / len(terms)
 
 
-def strengths(losses: list[float], *, target: float, initial: float, gain: float, rise: float, fall: float) -> list[float]:
+def strengths(
+    losses: list[float], *, target: float, initial: float, gain: float, rise: float, fall: float
+) -> list[float]:
     """The published recursion, in Python's own floats."""
     integral, found = 0.0, []
     for loss in losses:

@@ -39,7 +39,9 @@ def build_convolutional(seed: int, *, num_classes: int = 4, dtype: torch.dtype =
     return model.eval()
 
 
-def build_batch(seed: int, size: int, num_classes: int = 4, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+def build_batch(
+    seed: int, size: int, num_classes: int = 4, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor]:
     """Images of shape (size, 2, 5, 5) in [0, 1] and labels."""
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.rand(size, 2, 5, 5, generator=generator, dtype=dtype)
@@ -67,6 +69,6 @@ def linear_cases(draw: st.DrawFn) -> Case:
     return Case(model.eval(), inputs, labels)
 
 
-distances = st.lists(
-    st.one_of(st.floats(0, 10, allow_nan=False), st.just(float("inf"))), min_size=1, max_size=40
-).map(lambda values: torch.tensor(values, dtype=torch.float64))
+distances = st.lists(st.one_of(st.floats(0, 10, allow_nan=False), st.just(float("inf"))), min_size=1, max_size=40).map(
+    lambda values: torch.tensor(values, dtype=torch.float64)
+)

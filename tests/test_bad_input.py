@@ -40,8 +40,8 @@ def _penalise(model: Any, inputs: Any, labels: Any) -> object:
 
 
 USES: dict[str, Use] = {
-    "minimum_norm": lambda m, x, y: MinimumNormAttack()(m, x, y),
-    "paper": lambda m, x, y: PaperAttack()(m, x, y),
+    "minimum_norm": MinimumNormAttack(),
+    "paper": PaperAttack(),
     "ara": lambda m, x, y: accuracy_robustness_area(m, (x, y)),
     "attribution": _attribute,
     "penalty": _penalise,
@@ -54,7 +54,7 @@ BAD_DATA: dict[str, tuple[Any, Any, type[Exception], str]] = {
     "NaN": (IMAGES.clone().index_fill_(0, torch.tensor(2), math.nan), LABELS, InvalidInputError, "NaN"),
     "label out of range": (IMAGES, LABELS + 4, InvalidInputError, r"0\.\.3"),
     "negative label": (IMAGES, LABELS - 9, InvalidInputError, r"0\.\.(3|C-1)"),
-    "too few labels": (IMAGES, LABELS[:3], InvalidInputError, r"\(5,\)|cannot select"),
+    "too few labels": (IMAGES, LABELS[:3], InvalidInputError, r"\(5,\)|does not fit"),
     "floating labels": (IMAGES, LABELS.double(), InvalidTypeError, "integer classes"),
 }
 
@@ -92,7 +92,7 @@ def test_bad_data(use: str, problem: str) -> None:
         (lambda logits: (logits,), ModelOutputError, "got tuple"),
         (lambda logits: {"logits": logits}, ModelOutputError, "got dict"),
         (lambda logits: logits[:, :1], ModelOutputError, "at least two classes, got one"),
-        (lambda logits: logits[:, 0], (ModelOutputError, InvalidInputError), r"\(5, C\)|cannot select"),
+        (lambda logits: logits[:, 0], (ModelOutputError, InvalidInputError), r"\(5, C\)|does not fit"),
         (lambda logits: logits * math.nan, ModelOutputError, "NaN"),
         (lambda logits: logits.detach(), DisconnectedModelError, "does not depend on its input"),
         (
@@ -124,9 +124,7 @@ def test_bad_models(use: str, wrong: Callable[[Tensor], Any], error: Any, messag
 def test_bad_logits_for_the_penalty(logits: Callable[[Tensor], Any], error: type[Exception], message: str) -> None:
     leaf = IMAGES.clone().requires_grad_()
     with pytest.raises(error, match=message):
-        LipschitzRegularizer(strength=1.0)(
-            logits(build_convolutional(1)(leaf)), leaf, LABELS, task_loss=torch.ones(())
-        )
+        LipschitzRegularizer(strength=1.0)(logits(build_convolutional(1)(leaf)), leaf, LABELS, task_loss=torch.ones(()))
 
 
 def test_the_penalty_needs_inputs_that_were_watched() -> None:

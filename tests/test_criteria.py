@@ -15,7 +15,9 @@ from captum_lipschitz.objectives import as_objective, log_odds, logit, margin, n
 
 def _logits(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return 3 * torch.randn(20, 5, generator=generator, dtype=torch.float64), torch.randint(5, (20,), generator=generator)
+    return 3 * torch.randn(20, 5, generator=generator, dtype=torch.float64), torch.randint(
+        5, (20,), generator=generator
+    )
 
 
 @given(seeds)

@@ -24,7 +24,9 @@ MODULES = sorted(
 
 
 def _doctests(module: ModuleType) -> list[doctest.DocTest]:
-    found = doctest.DocTestFinder(exclude_empty=True).find(module, extraglobs={"torch": torch, **vars(captum_lipschitz)})
+    found = doctest.DocTestFinder(exclude_empty=True).find(
+        module, extraglobs={"torch": torch, **vars(captum_lipschitz)}
+    )
     return [test for test in found if test.examples]
 
 

@@ -61,18 +61,24 @@ def test_functional_relus_are_listed_and_nothing_is_replaced() -> None:
     with pytest.raises(UnreachableActivationError) as caught:
         replace_activations(model)
     message = str(caught.value)
-    for expected in ("0: _Functional", "F.relu", "x.relu", "torch.relu", "1: TransformerEncoderLayer, attribute activation"):
+    for expected in (
+        "0: _Functional",
+        "F.relu",
+        "x.relu",
+        "torch.relu",
+        "1: TransformerEncoderLayer, attribute activation",
+    ):
         assert expected in message
     assert "self.relu" not in message
     assert isinstance(model[0].relu, nn.ReLU)
 
 
 def test_warnings_where_a_replacement_does_nothing_or_harm() -> None:
-    with pytest.warns(CaptumLipschitzWarning, match="no nn.ReLU"):
+    with pytest.warns(CaptumLipschitzWarning, match=r"no nn\.ReLU"):
         replace_activations(nn.Sequential(nn.BatchNorm1d(2), nn.GELU()))
     with pytest.warns(CaptumLipschitzWarning, match="no normalisation layer"):
         replace_activations(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
-    with pytest.raises(InvalidInputError, match="an nn.ReLU itself"):
+    with pytest.raises(InvalidInputError, match=r"an nn\.ReLU itself"):
         replace_activations(nn.ReLU())
 
 

@@ -52,7 +52,11 @@ def _log_ratios(found: Tensor, published: Tensor) -> Tensor:
 @pytest.mark.slow
 @pytest.mark.parametrize(("key", "criterion"), CRITERIA)
 def test_paper_attack_finds_the_published_distances(
-    key: str, criterion: str, robust_network: PreActResNet44, cifar10_test: Images, published_distances: dict[str, Tensor]
+    key: str,
+    criterion: str,
+    robust_network: PreActResNet44,
+    cifar10_test: Images,
+    published_distances: dict[str, Tensor],
 ) -> None:
     images, labels = (part[:16] for part in cifar10_test)
     result = PaperAttack(objective="cross_entropy")(robust_network, images, labels, criterion)

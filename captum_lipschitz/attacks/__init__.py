@@ -2,7 +2,9 @@
 
 from captum_lipschitz.attacks.base import Attack as Attack
 from captum_lipschitz.attacks.base import AttackResult as AttackResult
+from captum_lipschitz.attacks.base import Found as Found
+from captum_lipschitz.attacks.base import Problem as Problem
 from captum_lipschitz.attacks.minimum_norm import MinimumNormAttack as MinimumNormAttack
 from captum_lipschitz.attacks.paper import PaperAttack as PaperAttack
 
-__all__ = ["Attack", "AttackResult", "MinimumNormAttack", "PaperAttack"]
+__all__ = ["Attack", "AttackResult", "Found", "MinimumNormAttack", "PaperAttack", "Problem"]

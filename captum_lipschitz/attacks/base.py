@@ -110,8 +110,10 @@ class Problem:
         return Evaluation(value.detach(), gradient(followed, leaf))
 
     def margins_to(self, classes: Tensor) -> Iterator[Evaluation]:
-        """For each column of ``classes``, (N, K): the clean image's margin to that class, ``z_y - z_class`` (N,), and
-        the margin's gradient (N, ...). One forward pass, and a backward pass per column."""
+        """The clean images' margins to other classes: one forward pass, and a backward pass for each class.
+
+        For each column of ``classes``, (N, K): ``z_y - z_class``, (N,), and its gradient, (N, ...).
+        """
         leaf = self.inputs.detach().clone().requires_grad_()
         logits = check_logits(self.model(leaf), len(self))
         own = logit(logits, self.labels)
@@ -187,9 +189,7 @@ class Attack(ABC):
         )
 
 
-def verified(
-    problem: Problem, perturbations: Tensor, claimed: Tensor, open_rows: Tensor
-) -> tuple[Tensor, Tensor]:
+def verified(problem: Problem, perturbations: Tensor, claimed: Tensor, open_rows: Tensor) -> tuple[Tensor, Tensor]:
     """Run the model on the whole batch again and keep the claims that hold.
 
     An answer on the very boundary may fall back across it by rounding (another batch shape, another kernel): such a

@@ -16,7 +16,10 @@ _MOMENTUM = 0.5  # share of the previous move that is added before projecting
 _DECAY = 20.0  # steps over which the pull to the origin and the overshoot fall by a factor e
 _PULL = (0.5, 0.05)  # weight of the origin's own projection: at the start, at the end
 _OVERSHOOT = 0.02  # how far behind the boundary to aim at first, relative to the perturbation
-_OVERSHOOT_FACTORS = (0.7, 1.5)  # what that is multiplied by after a step that met the criterion, after one that did not
+_OVERSHOOT_FACTORS = (
+    0.7,
+    1.5,
+)  # what that is multiplied by after a step that met the criterion, after one that did not
 _OVERSHOOT_RANGE = (1e-5, 1.0)
 _PATIENCE, _GAIN = 8, 1e-3  # an image is done after so many steps without so large a relative gain
 _REFINEMENTS = 12  # halvings, forward passes only, of the last stretch between image and answer
@@ -166,9 +169,7 @@ class _Best:
     def __init__(self, problem: Problem, norm: Norm) -> None:
         self.norm = norm
         self.delta = torch.zeros_like(problem.inputs)
-        self.size = torch.full(
-            (len(problem),), torch.inf, dtype=problem.inputs.dtype, device=problem.inputs.device
-        )
+        self.size = torch.full((len(problem),), torch.inf, dtype=problem.inputs.dtype, device=problem.inputs.device)
         self.improved_at = torch.zeros(len(problem), dtype=torch.int64, device=problem.inputs.device)
 
     def update(self, rows: Tensor, delta: Tensor, met: Tensor, step: int) -> None:

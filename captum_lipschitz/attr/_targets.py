@@ -70,4 +70,6 @@ def _captum(select: Callable[[Tensor, Any], Tensor], output: Tensor, target: Any
     try:
         return select(output, target)
     except (AssertionError, IndexError, RuntimeError, TypeError) as error:
-        raise InvalidInputError(f"target: cannot select {target!r} from an output of {tuple(output.shape)}: {error}") from error
+        raise InvalidInputError(
+            f"target: {target!r} does not fit an output of {tuple(output.shape)}: {error}"
+        ) from error

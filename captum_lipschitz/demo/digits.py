@@ -36,7 +36,9 @@ def load_digits() -> Digits:
     try:
         from sklearn import datasets, model_selection
     except ImportError as error:
-        raise MissingDependencyError("the digits come with scikit-learn: pip install 'captum-lipschitz[demo]'") from error
+        raise MissingDependencyError(
+            "the digits come with scikit-learn: pip install 'captum-lipschitz[demo]'"
+        ) from error
     digits = datasets.load_digits()
     small = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
     images = F.interpolate(small, size=(_SIDE, _SIDE), mode="bicubic", align_corners=False).clamp(0, 1)
@@ -48,12 +50,16 @@ def load_digits() -> Digits:
 
 
 def build_network(activation: Callable[[], nn.Module], *, seed: int, width: int = 16) -> nn.Sequential:
-    """Three strided convolutions with BatchNorm and a linear layer: (N, 1, 32, 32) to (N, 10); weights from ``seed``."""
+    """Three strided convolutions with BatchNorm, then a linear layer: (N, 1, 32, 32) to (N, 10)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers: list[nn.Module] = []
         channels = 1
         for wider in (width, 2 * width, 4 * width):
-            layers += [nn.Conv2d(channels, wider, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(wider), activation()]
+            layers += [
+                nn.Conv2d(channels, wider, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(wider),
+                activation(),
+            ]
             channels = wider
         return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * (_SIDE // 8) ** 2, 10))

@@ -14,6 +14,7 @@ from captum_lipschitz.demo.files import replaced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
 RHO = 0.15
 
@@ -42,29 +43,39 @@ def draw_explanations(
 
     # A narrow empty column stands before each network's four.
     widths = [1.0] + [0.12, 1.0, 1.0, 1.0, 1.0] * len(explanations)
-    figure = Figure(figsize=(1.15 * sum(widths), 1.2 * len(images) + 0.8), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, hspace=0.0, wspace=0.0)
-    axes = figure.subplots(len(images), len(widths), squeeze=False, width_ratios=widths)
+    width, height = 1.2 * sum(widths) + 1, 1.4 * len(images) + 0.6
+    figure = Figure(figsize=(width, height))
+    grid = {"left": 0.01, "right": 1 - 0.95 / width, "bottom": 0.05 / height, "top": 1 - 0.55 / height}
+    axes = figure.subplots(
+        len(images),
+        len(widths),
+        squeeze=False,
+        width_ratios=widths,
+        gridspec_kw={**grid, "wspace": 0.06, "hspace": 0.16},
+    )
     limit = max(float(part.abs().quantile(0.995)) for e in explanations for part in (e.true_class, e.runner_up))
-    heat = None
+    heat: AxesImage | None = None
     for row in range(len(images)):
         _show(axes[row, 0], images[row], f"input: {int(labels[row])}")
         for position, explanation in enumerate(explanations):
             left = 1 + 5 * position
             axes[row, left].set_axis_off()
             cells = axes[row, left + 1 : left + 5]
-            for k, (target, deltas) in enumerate(((labels, explanation.true_class), (runners_up, explanation.runner_up))):
+            explained = ((labels, explanation.true_class), (runners_up, explanation.runner_up))
+            for k, (target, deltas) in enumerate(explained):
                 heat = _show_heat(cells[2 * k], deltas[row], f"toward {int(target[row])}", limit)
-                _show(cells[2 * k + 1], images[row] + deltas[row], "input + perturbation")
+                _show(cells[2 * k + 1], images[row] + deltas[row], "input + map")
             if row == 0:
                 cells[0].annotate(
-                    f"{explanation.name} network", (0, 1), (0, 16), xycoords="axes fraction", textcoords="offset points",
+            explained = ((labels, explanation.true_class), (runners_up, explanation.runner_up))
+            for k, (target, deltas) in enumerate(explained):
                     fontsize=11, fontweight="bold", annotation_clip=False,
                 )  # fmt: skip
     if heat is not None:
-        figure.colorbar(heat, ax=axes, shrink=0.6, aspect=30, pad=0.01, label=f"perturbation (RMSE about {RHO})")
+        scale = figure.add_axes((1 - 0.85 / width, 0.2, 0.15 / width, 0.6))
+        figure.colorbar(heat, cax=scale, label=f"perturbation, RMSE about {RHO}")
     with replaced(path) as temporary:
-        figure.savefig(temporary, dpi=130, bbox_inches="tight", format="png")
+        figure.savefig(temporary, dpi=130, format="png")
 
 
 def draw_curves(path: Path, attack: dict[str, AraResult], btr: dict[str, AraResult]) -> None:
@@ -87,7 +98,7 @@ def _show(ax: Axes, image: Tensor, title: str) -> None:
     ax.imshow(image[0].detach().cpu().clamp(0, 1), cmap="gray", vmin=0, vmax=1)
 
 
-def _show_heat(ax: Axes, delta: Tensor, title: str, limit: float) -> object:
+def _show_heat(ax: Axes, delta: Tensor, title: str, limit: float) -> AxesImage:
     _bare(ax, title)
     return ax.imshow(delta[0].detach().cpu(), cmap="RdBu_r", vmin=-limit, vmax=limit)
 

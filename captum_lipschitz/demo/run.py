@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from captum_lipschitz import (
     AdaptiveStrength,
@@ -26,7 +28,8 @@ from captum_lipschitz import (
 from captum_lipschitz.demo.digits import Digits, build_network, load_digits
 from captum_lipschitz.demo.files import write_json, write_network
 from captum_lipschitz.demo.pictures import draw_curves, draw_explanations, explain, pick
-from captum_lipschitz.demo.training import train
+from captum_lipschitz.demo.training import default_optimizer, train
+from captum_lipschitz.errors import InvalidInputError
 
 _PACKAGES = ("captum-lipschitz", "torch", "captum", "numpy", "scikit-learn")
 
@@ -105,10 +108,14 @@ def run_demo(
 
     Returns:
         The content of ``results.json``.
+
+    Raises:
+        InvalidInputError: the folder cannot be written to, or the device not be used; before any work.
+        MissingDependencyError: scikit-learn is not installed.
     """
     settings = settings or DemoSettings()
-    digits = Digits(*(part.to(device) for part in load_digits()))
-    output.mkdir(parents=True, exist_ok=True)
+    _prepare(output)
+    digits = Digits(*(part.to(_device(device)) for part in load_digits()))
     networks: dict[str, Measured] = {}
     for name, activation, penalised in (("plain", nn.ReLU, False), ("regularised", HalfHuberReLU, True)):
         networks[name] = measure(
@@ -135,6 +142,7 @@ def measure(
     settings: DemoSettings,
     *,
     penalised: bool,
+    optimizer: Callable[[Iterable[Tensor]], Optimizer] = default_optimizer,
     device: torch.device | str = "cpu",
     show_progress: bool = True,
 ) -> Measured:
@@ -149,6 +157,7 @@ def measure(
         epochs=settings.epochs,
         seed=settings.seed,
         regularizer=LipschitzRegularizer(strength=strength, generator=draws) if penalised else None,
+        optimizer=optimizer,
         name=f"Training, {name}",
         show_progress=show_progress,
     )
@@ -163,16 +172,14 @@ def measure(
 
 def table(networks: dict[str, Measured], comparisons: dict[str, AraComparison | None]) -> str:
     """The demo's one table, as text."""
-    rows = [("", "clean accuracy", "attack ARA (RMSE)", "BTR ARA (RMSE)", "training")]
+    rows: list[tuple[str, ...]] = [("", "clean accuracy", "attack ARA (RMSE)", "BTR ARA (RMSE)", "training")]
     for name, network in networks.items():
         accuracy = _with_interval(
             network.attack.clean_accuracy, wilson_interval(network.attack.clean_accuracy, len(network.attack)), 3
         )
         areas = [_with_interval(area.area, area.interval, 4) for area in (network.attack, network.btr)]
         rows.append((name, accuracy, *areas, f"{network.training_seconds:.0f} s"))
-    ratios = [
-        "not finite" if c is None else _with_interval(c.ratio, c.ratio_interval, 2) for c in comparisons.values()
-    ]
+    ratios = ["not finite" if c is None else _with_interval(c.ratio, c.ratio_interval, 2) for c in comparisons.values()]
     rows.append(("ratio (paired)", "", *ratios, ""))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -187,6 +194,25 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
     return centre - half, centre + half
+
+
+def _prepare(output: Path) -> None:
+    """Make the folder, and find out before the work whether it can be written to."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise InvalidInputError(f"output: expected a folder that can be written to, got {output} ({error})") from error
+
+
+def _device(name: torch.device | str) -> torch.device:
+    """A device that a tensor can be put on."""
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InvalidInputError(f"device: expected one that torch can use here, got {name} ({reason})") from error
 
 
 def _with_interval(value: float, interval: tuple[float, float], digits: int) -> str:

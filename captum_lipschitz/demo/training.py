@@ -62,7 +62,7 @@ def train(
                 if len(rows) == batch_size:
                     loss, note = _loss(model, images[rows], labels[rows], regularizer)
                     descent.zero_grad()
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    loss.backward()
                     descent.step()
                     schedule.step()
                     bar.set_postfix_str(note, refresh=False)

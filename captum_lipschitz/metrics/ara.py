@@ -92,12 +92,12 @@ class AraResult:
 
         ax = ax or plt.subplots(figsize=(5, 3.5), layout="constrained")[1]
         finite = self.distances[torch.isfinite(self.distances)]
-        edges = torch.cat([torch.zeros(1, dtype=torch.float64), finite.unique()])
+        edges = torch.cat([torch.zeros(1, dtype=torch.float64), torch.unique(finite)])
         accuracy = self.curve(edges)
         name = f"{label + ': ' if label else ''}ARA {self.area:.4f}"
         (line,) = ax.step(edges, accuracy, where="post", label=name, color=color)
         ax.fill_between(
-            edges, accuracy, self.chance_accuracy, where=accuracy > self.chance_accuracy,  # type: ignore[arg-type]
+            edges, accuracy, self.chance_accuracy, where=accuracy > self.chance_accuracy,
             step="post", alpha=0.15, color=line.get_color(), linewidth=0,
         )  # fmt: skip
         ax.axhline(self.chance_accuracy, color="0.6", linewidth=0.8, linestyle=":")
@@ -179,14 +179,12 @@ def accuracy_robustness_area(
     )
     _check_chance(chance)
     tally = _Tally(chance, generator, measurement)
-    total = len(data[0]) if _is_pair(data) else None
+    total = len(data[0]) if isinstance(data, tuple) and _is_pair(data) else None
     try:
         with tqdm(total=total, disable=not show_progress, desc=f"ARA, {measurement.criterion}", unit="image") as bar:
             for images, labels in _batches(data):
                 tally.add(measurement.run(images, labels))
                 bar.update(len(images))
-            if not tally.parts:
-                raise InvalidInputError("data: expected at least one batch, got none")
             result = tally.result()
             bar.set_postfix_str(str(result))
     except BaseException as error:
@@ -267,6 +265,8 @@ class _Tally:
         self.parts.append(part)
 
     def result(self) -> AraResult:
+        if not self.parts:
+            raise InvalidInputError("data: expected at least one batch, got none")
         distances = torch.cat([part.distances for part in self.parts])
         labels = torch.cat([part.labels for part in self.parts])
         chance = self._chance_accuracy(labels)
@@ -332,7 +332,9 @@ def _batches(data: Any) -> Iterator[tuple[Tensor, Tensor]]:
         yield from zip(images.split(_BATCH), labels.split(_BATCH), strict=True)
         return
     if not isinstance(data, Iterable) or isinstance(data, Tensor):
-        raise InvalidTypeError(f"data: expected (images, labels) or an iterable of such batches, got {type(data).__name__}")
+        raise InvalidTypeError(
+            f"data: expected (images, labels) or an iterable of such batches, got {type(data).__name__}"
+        )
     for batch in data:
         if not _is_pair(batch):
             raise InvalidTypeError(f"data: expected batches (images, labels), got {type(batch).__name__}")
@@ -343,5 +345,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.hooks import RemovableHandle
 
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, UnsupportedLossError
 from captum_lipschitz.training.regularizer import LipschitzRegularizer, RegularizerOutput
@@ -29,15 +28,45 @@ class AttachedRegularizer:
         last_output: the figures of the last training step, or ``None``.
     """
 
-    def __init__(self, regularizer: LipschitzRegularizer, hooks: list[RemovableHandle]) -> None:
+    def __init__(self, model: nn.Module, regularizer: LipschitzRegularizer, loss_scale: float | None) -> None:
         self.regularizer = regularizer
         self.last_output: RegularizerOutput | None = None
-        self._hooks = hooks
+        self._loss_scale = loss_scale
+        self._hooks = [
+            model.register_forward_pre_hook(self._watch_inputs),
+            model.register_forward_hook(self._watch_logits),
+        ]
 
     def remove(self) -> None:
         """Detach: the model trains as it did before. May be called more than once."""
         while self._hooks:
             self._hooks.pop().remove()
+
+    def _watch_inputs(self, model: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if not (model.training and torch.is_grad_enabled()):
+            return None
+        if not args or not isinstance(args[0], Tensor) or not args[0].is_floating_point():
+            raise InvalidTypeError("model: expected floating inputs as the first positional argument of its forward")
+        return args if args[0].requires_grad else (args[0].detach().requires_grad_(), *args[1:])
+
+    def _watch_logits(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if not (model.training and torch.is_grad_enabled()):
+            return None
+        if not isinstance(output, Tensor) or output.dim() != 2:
+            raise InvalidTypeError(f"model: expected logits of shape (N, C), got {type(output).__name__}")
+        return _Observed.apply(output, lambda gradient: self._add_penalty(args[0], output, gradient))
+
+    def _add_penalty(self, inputs: Tensor, logits: Tensor, gradient: Tensor) -> None:
+        """Add the penalty's gradient to the parameters, within the backward pass that brought ``gradient``."""
+        _refuse_several_processes()
+        labels, scale = read_cross_entropy(logits.detach(), gradient)
+        with torch.enable_grad():
+            task_loss = F.cross_entropy(logits.detach(), labels)
+            output = self.regularizer(logits, inputs, labels, task_loss=task_loss)
+            if output.loss.requires_grad:
+                weighted = output.loss * (scale if self._loss_scale is None else self._loss_scale)
+                weighted.backward(retain_graph=True)
+        self.last_output = RegularizerOutput(*(figure.detach() for figure in output))
 
 
 def attach_regularizer(
@@ -83,37 +112,7 @@ def attach_regularizer(
     if loss_scale is not None and not loss_scale > 0:
         raise InvalidInputError(f"loss_scale: expected a positive factor, got {loss_scale}")
     _refuse_several_processes()
-    handle = AttachedRegularizer(regularizer, [])
-
-    def before(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if not (module.training and torch.is_grad_enabled()):
-            return None
-        if not args or not isinstance(args[0], Tensor) or not args[0].is_floating_point():
-            raise InvalidTypeError("model: expected floating inputs as the first positional argument of its forward")
-        return args if args[0].requires_grad else (args[0].detach().requires_grad_(), *args[1:])
-
-    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        if not (module.training and torch.is_grad_enabled()):
-            return None
-        if not isinstance(output, Tensor) or output.dim() != 2:
-            raise InvalidTypeError(f"model: expected logits of shape (N, C), got {type(output).__name__}")
-        inputs = args[0]
-
-        def add_penalty(gradient: Tensor) -> None:
-            _refuse_several_processes()
-            labels, scale = read_cross_entropy(output.detach(), gradient)
-            with torch.enable_grad():
-                task_loss = F.cross_entropy(output.detach(), labels)
-                handle.last_output = regularizer(output, inputs, labels, task_loss=task_loss)
-                if handle.last_output.loss.requires_grad:
-                    weighted = handle.last_output.loss * (scale if loss_scale is None else loss_scale)
-                    weighted.backward(retain_graph=True)  # type: ignore[no-untyped-call]
-            handle.last_output = RegularizerOutput(*(figure.detach() for figure in handle.last_output))
-
-        return _Observed.apply(output, add_penalty)
-
-    handle._hooks += [model.register_forward_pre_hook(before), model.register_forward_hook(after)]
-    return handle
+    return AttachedRegularizer(model, regularizer, loss_scale)
 
 
 def read_cross_entropy(logits: Tensor, gradient: Tensor) -> CrossEntropyReading:
@@ -124,8 +123,8 @@ def read_cross_entropy(logits: Tensor, gradient: Tensor) -> CrossEntropyReading:
         gradient: (N, C), as it arrives at the logits.
 
     Returns:
-        The labels, (N,), and the factor on the mean cross entropy. A row without a negative entry is one that the network
-        is certain of (its label's probability rounds to 1), so its label is the argmax.
+        The labels, (N,), and the factor on the mean cross entropy. A row without a negative entry is one that the
+        network is certain of (its label's probability rounds to 1), so its label is the argmax.
 
     Raises:
         UnsupportedLossError: the gradient is not ``scale / N * (softmax - onehot)``.

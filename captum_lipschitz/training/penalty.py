@@ -101,5 +101,6 @@ def _check(logits: Tensor, inputs: Tensor, labels: Tensor, draws: PenaltyDraws, 
         check_labels(draws.classes, len(inputs), logits.shape[1], "draws.classes")
     if not inputs.requires_grad:
         raise InvalidInputError(
-            "inputs: expected requires_grad, set before the forward pass: inputs.requires_grad_(); logits = model(inputs)"
+            "inputs: expected requires_grad, set before the forward pass: "
+            "inputs.requires_grad_(); logits = model(inputs)"
         )

@@ -21,7 +21,8 @@ class RegularizerOutput(NamedTuple):
     Attributes:
         penalty: the Lipschitz penalty, at least 0; exactly 0 on a step that ``every`` skips.
         strength: the controller's psi (before the factor ``every``), detached.
-        loss: what to call ``backward()`` on: ``task_loss + every * strength * penalty``, on a skipped step the task loss.
+        loss: what to call ``backward()`` on: ``task_loss + every * strength * penalty``; on a skipped step the task
+            loss.
     """
 
     penalty: Tensor

@@ -169,7 +169,7 @@ def test_half_precision_and_progress(capsys: pytest.CaptureFixture[str]) -> None
         ({"scale": (1.0, 2.0)}, InvalidInputError, "scale: expected one entry for each of 1 inputs"),
         ({"target": None}, InvalidInputError, "one output per example"),
         ({"target": 9}, InvalidInputError, r"target: expected classes in 0\.\.3, got 9"),
-        ({"target": [1, 2]}, InvalidInputError, "cannot select"),
+        ({"target": [1, 2]}, InvalidInputError, "does not fit"),
     ],
 )
 def test_settings_are_checked(setting: dict[str, object], error: type[Exception], message: str) -> None:

@@ -124,7 +124,7 @@ def test_a_known_scale_is_used() -> None:
 
 
 def test_what_cannot_be_attached_to_is_refused() -> None:
-    with pytest.raises(InvalidTypeError, match="model: expected an nn.Module, got function"):
+    with pytest.raises(InvalidTypeError, match=r"model: expected an nn\.Module, got function"):
         attach_regularizer(lambda x: x, _regularizer())  # type: ignore[arg-type, return-value]
     with pytest.raises(InvalidInputError, match="loss_scale: expected a positive factor"):
         attach_regularizer(_network(), _regularizer(), loss_scale=0.0)

@@ -86,9 +86,7 @@ def test_the_expectation_is_the_jacobians_squared_norm() -> None:
 def test_draws_are_uniform_and_tandem_as_often_as_asked() -> None:
     draws = draw(40_000, 5, tandem_probability=0.2, generator=torch.Generator().manual_seed(0))
     assert draws.tandem.double().mean().item() == pytest.approx(0.2, abs=0.01)
-    torch.testing.assert_close(
-        draws.classes.bincount() / 40_000, torch.full((5,), 0.2), atol=0.01, rtol=0
-    )
+    torch.testing.assert_close(draws.classes.bincount() / 40_000, torch.full((5,), 0.2), atol=0.01, rtol=0)
     again = draw(40_000, 5, tandem_probability=0.2, generator=torch.Generator().manual_seed(0))
     assert torch.equal(draws.classes, again.classes)
 

@@ -41,7 +41,7 @@ def grey_images(model: nn.Module, count: int = 12, dtype: torch.dtype = torch.fl
 
 
 def exact_l2(model: Linear, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """min over the other classes of ``(z_y - z_j) / |w_y - w_j|``."""
+    """Min over the other classes of ``(z_y - z_j) / |w_y - w_j|``."""
     with torch.no_grad():
         logits = model(images)
         own = logits.gather(1, labels[:, None])

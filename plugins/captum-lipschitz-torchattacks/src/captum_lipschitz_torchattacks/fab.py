@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_lipschitz.attacks.base import Found, Problem
+from captum_lipschitz.attacks import Found, Problem
 from captum_lipschitz.criteria import Misclassified
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.geometry import Bounds, Linf, Norm

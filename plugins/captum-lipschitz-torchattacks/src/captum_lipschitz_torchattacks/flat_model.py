@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from captum_lipschitz.attacks.base import Problem
+    from captum_lipschitz.attacks import Problem
 
 
 class FlatModel(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from captum_lipschitz.attacks.base import Found, Problem
+from captum_lipschitz.attacks import Found, Problem
 from captum_lipschitz.criteria import BelowChance, Misclassified
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.geometry import L2, Bounds, Norm, rowwise

@@ -30,12 +30,12 @@ VARIANTS: dict[str, tuple[Callable[[], nn.Module], bool]] = {
 }
 
 
-def sgd(parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """What the paper trains with, at a learning rate for this network."""
-    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=1e-4)
+def adamw(parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    """Not the paper's; the plain network comes out more fragile with it."""
+    return torch.optim.AdamW(parameters, lr=0.005)
 
 
-OPTIMIZERS = {"AdamW": default_optimizer, "SGD": sgd}
+OPTIMIZERS = {"SGD": default_optimizer, "AdamW": adamw}
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 
 _BISECTIONS = 30
+_BOX_REACH = 16.0  # how far the multiplier of a projection within a box is searched, in limits of the move
 
 
 def rowwise(values: Tensor, like: Tensor) -> Tensor:
@@ -119,12 +120,31 @@ class Norm(ABC):
         """
         direction = self.steepest(normal)
         gain = row_dot(normal, direction)
+        if box is not None:
+            return self._to_hyperplane_in_box(start, normal, direction, offset, limit, box)
         gap = offset - row_dot(normal, start)
         step = torch.where(gain > 0, gap / torch.where(gain > 0, gain, torch.ones_like(gain)), torch.zeros_like(gap))
-        step = step.clamp(-limit, limit)
-        if box is None:
-            return start + rowwise(step, start) * direction
-        return self._bisected(start, normal, direction, offset, torch.where(gap < 0, -limit, limit), box)
+        return start + rowwise(step.clamp(-limit, limit), start) * direction
+
+    def _to_hyperplane_in_box(
+        self,
+        start: Tensor,
+        normal: Tensor,
+        direction: Tensor,
+        offset: Tensor,
+        limit: Tensor,
+        box: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        start = torch.minimum(torch.maximum(start, box[0]), box[1])
+        # Where features stop at the box, the others go further than the move as a whole.
+        reach = _BOX_REACH * limit
+        end = torch.where(row_dot(normal, start) > offset, -reach, reach)
+        move = self._bisected(start, normal, direction, offset, end, box) - start
+        size = self.size(move)
+        share = torch.where(
+            size > limit, limit / torch.where(size > 0, size, torch.ones_like(size)), torch.ones_like(size)
+        )
+        return start + rowwise(share, start) * move
 
     def _bisected(
         self, start: Tensor, normal: Tensor, direction: Tensor, offset: Tensor, end: Tensor, box: tuple[Tensor, Tensor]
@@ -168,7 +188,7 @@ class Norm(ABC):
 
 
 class L2(Norm):
-    """Euclidean length."""
+    """Euclidean length: the root of the sum of squares over all features of an image."""
 
     name = "l2"
 

@@ -91,11 +91,8 @@ def replace_activations(model: ModuleT, factory: Callable[[], nn.Module] = HalfH
             half-Huber networks collapse under default initialisation.
 
     Example:
-        >>> replace_activations(torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.ReLU()))
-        Sequential(
-          (0): BatchNorm1d(3, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
-          (1): HalfHuberReLU(delta=0.5)
-        )
+        >>> replace_activations(torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.ReLU()))[1]
+        HalfHuberReLU(delta=0.5)
     """
     if isinstance(model, nn.ReLU):
         raise InvalidInputError("model: expected a module that contains ReLUs, got an nn.ReLU itself")

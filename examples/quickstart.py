@@ -21,7 +21,8 @@ test = (digits.test_images, digits.test_labels)
 
 def train(model: nn.Module, regularizer: LipschitzRegularizer | None = None, epochs: int = 30) -> nn.Module:
     """Train in place; with a regularizer, robustly."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.005)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     for _ in range(epochs):
         for rows in torch.randperm(len(digits.train_labels)).split(64):
             images, labels = digits.train_images[rows].clone().requires_grad_(), digits.train_labels[rows]
@@ -32,6 +33,7 @@ def train(model: nn.Module, regularizer: LipschitzRegularizer | None = None, epo
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        schedule.step()
     return model.eval()
 
 

@@ -164,19 +164,24 @@ class _State:
 
 
 class _Best:
-    """The smallest perturbation that met the criterion, per image, and when it last improved noticeably."""
+    """The smallest perturbation that met the criterion, per image, and when it last improved noticeably.
+
+    A gain is noticeable measured from the last noticeable one, so that many small gains count together.
+    """
 
     def __init__(self, problem: Problem, norm: Norm) -> None:
         self.norm = norm
         self.delta = torch.zeros_like(problem.inputs)
         self.size = torch.full((len(problem),), torch.inf, dtype=problem.inputs.dtype, device=problem.inputs.device)
         self.improved_at = torch.zeros(len(problem), dtype=torch.int64, device=problem.inputs.device)
+        self._noted_size = self.size.clone()
 
     def update(self, rows: Tensor, delta: Tensor, met: Tensor, step: int) -> None:
         size = self.norm.size(delta)
-        known = self.size[rows]
-        noticeable = ~torch.isfinite(known) | (met & (size < (1 - _GAIN) * known))
-        self.improved_at[rows[noticeable]] = step
-        better = met & (size < known)
+        better = met & (size < self.size[rows])
         self.delta[rows[better]] = delta[better]
         self.size[rows[better]] = size[better]
+        noted = self._noted_size[rows]
+        noticeable = torch.isinf(noted) | (met & (size < (1 - _GAIN) * noted))
+        self.improved_at[rows[noticeable]] = step
+        self._noted_size[rows[noticeable & met]] = size[noticeable & met]

@@ -66,11 +66,7 @@ def draw_explanations(
                 heat = _show_heat(cells[2 * k], deltas[row], f"toward {int(target[row])}", limit)
                 _show(cells[2 * k + 1], images[row] + deltas[row], "input + map")
             if row == 0:
-                cells[0].annotate(
-            explained = ((labels, explanation.true_class), (runners_up, explanation.runner_up))
-            for k, (target, deltas) in enumerate(explained):
-                    fontsize=11, fontweight="bold", annotation_clip=False,
-                )  # fmt: skip
+                _head(cells[0], f"{explanation.name} network")
     if heat is not None:
         scale = figure.add_axes((1 - 0.85 / width, 0.2, 0.15 / width, 0.6))
         figure.colorbar(heat, cax=scale, label=f"perturbation, RMSE about {RHO}")
@@ -91,6 +87,11 @@ def draw_curves(path: Path, attack: dict[str, AraResult], btr: dict[str, AraResu
         ax.spines[["top", "right"]].set_visible(False)
     with replaced(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")
+
+
+def _head(ax: Axes, text: str) -> None:
+    """A heading above a picture and its neighbours to the right."""
+    ax.annotate(text, (0, 1), (0, 16), xycoords="axes fraction", textcoords="offset points", fontweight="bold")
 
 
 def _show(ax: Axes, image: Tensor, title: str) -> None:

@@ -15,8 +15,8 @@ from captum_lipschitz import LipschitzRegularizer
 
 
 def default_optimizer(parameters: Iterable[Tensor]) -> Optimizer:
-    """AdamW with a learning rate of 0.005."""
-    return torch.optim.AdamW(parameters, lr=0.005)
+    """SGD as in the paper: learning rate 0.1, momentum 0.9, weight decay 1e-4."""
+    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=1e-4)
 
 
 def train(

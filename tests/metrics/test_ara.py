@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_lipschitz import (
+    AraComparison,
     AttackResult,
     MinimumNormAttack,
     PaperAttack,
@@ -188,6 +189,7 @@ def _linear_result(seed: int, scale: float, count: int = 60) -> object:
 def test_compare_pairs_the_images() -> None:
     one, twice = _linear_result(0, 1.0), _linear_result(0, 2.0)
     comparison = compare(twice, one)
+    assert isinstance(comparison, AraComparison)
     assert comparison.ratio == pytest.approx(2.0, rel=1e-3)
     # The same images at twice the distance: the ratio has no uncertainty at all, though each area has.
     assert comparison.ratio_interval == pytest.approx((2.0, 2.0), rel=1e-3)

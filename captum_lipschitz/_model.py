@@ -12,8 +12,11 @@ from captum_lipschitz._typing import Model
 from captum_lipschitz.errors import DisconnectedModelError, InvalidInputError, InvalidTypeError, ModelOutputError
 
 
-def check_inputs(inputs: object, name: str = "inputs") -> Tensor:
-    """A non-empty, finite, floating tensor of shape (N, ...), or an exception that says what came instead."""
+def check_inputs(inputs: object, name: str = "inputs", *, values: bool = True) -> Tensor:
+    """A non-empty, finite, floating tensor of shape (N, ...), or an exception that says what came instead.
+
+    Looking at values waits for the device; without ``values`` only type and shape are checked, here and below.
+    """
     if not isinstance(inputs, Tensor):
         raise InvalidTypeError(f"{name}: expected a tensor, got {type(inputs).__name__}")
     if not inputs.is_floating_point():
@@ -22,12 +25,14 @@ def check_inputs(inputs: object, name: str = "inputs") -> Tensor:
         )
     if inputs.dim() < 2 or inputs.numel() == 0:
         raise InvalidInputError(f"{name}: expected a non-empty batch of shape (N, ...), got {tuple(inputs.shape)}")
-    if not bool(torch.isfinite(inputs).all()):
+    if values and not bool(torch.isfinite(inputs).all()):
         raise InvalidInputError(f"{name}: expected finite values, got NaN or infinity")
     return inputs
 
 
-def check_labels(labels: object, num_images: int, num_classes: int | None = None, name: str = "labels") -> Tensor:
+def check_labels(
+    labels: object, num_images: int, num_classes: int | None = None, name: str = "labels", *, values: bool = True
+) -> Tensor:
     """One integer class per image, shape (N,), in 0..C-1 where C is known."""
     if not isinstance(labels, Tensor):
         raise InvalidTypeError(f"{name}: expected a tensor of classes, got {type(labels).__name__}")
@@ -37,6 +42,8 @@ def check_labels(labels: object, num_images: int, num_classes: int | None = None
         raise InvalidInputError(
             f"{name}: expected one class per image, shape ({num_images},), got {tuple(labels.shape)}"
         )
+    if not values:
+        return labels.long()
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or (num_classes is not None and high >= num_classes):
         upper = "C-1" if num_classes is None else num_classes - 1
@@ -44,8 +51,8 @@ def check_labels(labels: object, num_images: int, num_classes: int | None = None
     return labels.long()
 
 
-def check_logits(logits: object, num_images: int) -> Tensor:
-    """The model's output: a finite floating tensor of shape (N, C) with C at least 2."""
+def check_logits(logits: object, num_images: int, *, finite: bool = True) -> Tensor:
+    """The model's output: a floating tensor of shape (N, C) with C at least 2, and finite unless told otherwise."""
     if not isinstance(logits, Tensor):
         raise ModelOutputError(
             f"model: expected one tensor of logits, got {type(logits).__name__}; "
@@ -59,7 +66,7 @@ def check_logits(logits: object, num_images: int) -> Tensor:
         raise ModelOutputError(
             "model: expected at least two classes, got one; a single output has no decision to change"
         )
-    if not bool(torch.isfinite(logits.detach()).all()):
+    if finite and not bool(torch.isfinite(logits.detach()).all()):
         raise ModelOutputError("model: expected finite logits, got NaN or infinity")
     return logits
 
@@ -100,19 +107,26 @@ def no_trace(model: Callable[..., object], inputs: Tensor, *, evaluation: bool =
         evaluation: switch the model to evaluation mode inside.
     """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    modes = [module.training for module in modules]
+    modes = [getattr(module, "training", False) for module in modules]  # frozen TorchScript has no mode
     moved = any(modes) and not evaluation
-    buffers = [(b, b.detach().clone()) for b in model.buffers()] if moved and isinstance(model, nn.Module) else []
+    buffers = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in (modules if moved else ())
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
     devices = [inputs.device] if inputs.device.type == "cuda" else []
     try:
-        for module in modules if evaluation else ():
-            module.training = False
+        for module, training in zip(modules, modes, strict=True):
+            if evaluation and training:
+                module.training = False
         left_inference = torch.inference_mode(mode=False) if torch.is_inference_mode_enabled() else nullcontext()
         with left_inference, torch.random.fork_rng(devices=devices), torch.enable_grad():
             yield
     finally:
         for module, training in zip(modules, modes, strict=True):
-            module.training = training
+            if training:
+                module.training = True
         with torch.no_grad():
-            for buffer, before in buffers:
+            for module, name, buffer, before in buffers:
                 buffer.copy_(before)
+                setattr(module, name, buffer)  # also where a forward pass put another tensor in its place

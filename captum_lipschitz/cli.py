@@ -44,7 +44,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     demo.add_argument(
         "--output", type=Path, default=Path("captum-lipschitz-demo"), help="folder (default: %(default)s)"
     )
-    demo.add_argument("--seed", type=int, default=0, help="of weights, order and draws (default: %(default)s)")
+    demo.add_argument("--seed", type=_seed, default=0, help="of weights, order and draws (default: %(default)s)")
     demo.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
     demo.add_argument(
         "--threads",
@@ -89,6 +89,14 @@ def _described(record: PluginRecord) -> str:
         lines.append(f"    {record.error}")
     lines += [f"    {c.kind:<14} {c.name:<24} {c.summary}" for c in record.components]
     return "\n".join(lines)
+
+
+def _seed(text: str) -> int:
+    """A seed that torch takes: argparse turns the error into one of usage."""
+    value = int(text)
+    if not 0 <= value < 2**63:
+        raise ValueError(text)
+    return value
 
 
 def _as_json(record: PluginRecord) -> dict[str, Any]:

@@ -33,10 +33,15 @@ class Criterion(ABC):
 
 
 class Misclassified(Criterion):
-    """The label is no longer the argmax ("attack" in the paper): ``z_y - max_j z_j <= 0``. A tie counts as met."""
+    """The label is no longer the argmax ("attack" in the paper): ``z_y - max_j z_j <= 0``.
+
+    Where both are equal the argmax decides, as it does for accuracy: the value is a hair above 0 where it is the label.
+    """
 
     def value(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return margin(logits, labels)
+        difference = margin(logits, labels)
+        kept_tie = (difference == 0) & (logits.argmax(1) == labels)
+        return torch.where(kept_tie, difference + torch.finfo(difference.dtype).tiny, difference)
 
 
 class BelowChance(Criterion):
@@ -67,7 +72,13 @@ class Reaches(Criterion):
         return without_label(logits, target).amax(1) - logit(logits, target)
 
     def rows(self, index: Tensor) -> Reaches:
-        return self if self.target.dim() == 0 else Reaches(self.target.to(index.device)[index])
+        if self.target.dim() == 0:
+            return self
+        if int(index.max()) >= len(self.target):
+            raise InvalidInputError(
+                f"target: expected one class for each image, got {len(self.target)} for more images"
+            )
+        return Reaches(self.target.to(index.device)[index])
 
     def validate(self, num_images: int, num_classes: int) -> None:
         if self.target.dim() == 1 and len(self.target) != num_images:
@@ -88,7 +99,7 @@ def as_criterion(criterion: Criterion | str) -> Criterion:
     """A criterion from an object or one of the names ``"misclassified"``, ``"below_chance"``."""
     if isinstance(criterion, Criterion):
         return criterion
-    if criterion not in _CRITERIA:
+    if not isinstance(criterion, str) or criterion not in _CRITERIA:
         raise InvalidInputError(
             f"criterion: expected one of {sorted(_CRITERIA)} or a Criterion object, got {criterion!r}"
         )

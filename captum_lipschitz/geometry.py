@@ -15,8 +15,7 @@ from torch import Tensor
 
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 
-_BISECTIONS = 30
-_BOX_REACH = 16.0  # how far the multiplier of a projection within a box is searched, in limits of the move
+_BISECTIONS, _DOUBLINGS = 30, 20
 
 
 def rowwise(values: Tensor, like: Tensor) -> Tensor:
@@ -63,8 +62,8 @@ class Bounds(NamedTuple):
 
     def check(self, inputs: Tensor, name: str = "inputs") -> None:
         """Raise ``InvalidInputError`` unless every value lies in the box."""
-        low, high = float(inputs.min()), float(inputs.max())
-        if low < self.lower or high > self.upper:
+        if not torch.equal(inputs, self.clamp(inputs)):
+            low, high = float(inputs.min()), float(inputs.max())
             raise InvalidInputError(
                 f"{name}: expected values within the bounds [{self.lower}, {self.upper}], got [{low}, {high}]"
             )
@@ -74,7 +73,7 @@ class Norm(ABC):
     """A measure of perturbations, optionally in units of each feature's ``scale``.
 
     Args:
-        scale: positive, broadcast to one image or to the batch; sizes are then of ``delta / scale``. ``None`` is 1.
+        scale: positive, broadcast to one image; sizes are then of ``delta / scale``. ``None`` is 1.
     """
 
     name: str
@@ -86,6 +85,22 @@ class Norm(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({'' if self.scale is None else 'scale=...'})"
+
+    def check(self, inputs: Tensor) -> None:
+        """Raise ``InvalidInputError`` unless the scale is that of one image, for inputs (N, ...)."""
+        if self.scale is None:
+            return
+        shape = tuple(torch.as_tensor(self.scale).shape)
+        try:
+            fits = torch.broadcast_shapes(shape, inputs.shape[1:]) == inputs.shape[1:] or (
+                torch.broadcast_shapes(shape, (1, *inputs.shape[1:])) == (1, *inputs.shape[1:])
+            )
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise InvalidInputError(
+                f"scale: expected it to broadcast to one image {tuple(inputs.shape[1:])}, got {shape}"
+            )
 
     def size(self, delta: Tensor) -> Tensor:
         """Size of each row's perturbation: (N, ...) to (N,), at least 0."""
@@ -135,32 +150,32 @@ class Norm(ABC):
         limit: Tensor,
         box: tuple[Tensor, Tensor],
     ) -> Tensor:
+        """Along ``clamp(start + t * direction)`` the product with ``normal`` is monotone in t: bracket, then bisect."""
         start = torch.minimum(torch.maximum(start, box[0]), box[1])
-        # Where features stop at the box, the others go further than the move as a whole.
-        reach = _BOX_REACH * limit
-        end = torch.where(row_dot(normal, start) > offset, -reach, reach)
-        move = self._bisected(start, normal, direction, offset, end, box) - start
-        size = self.size(move)
-        share = torch.where(
-            size > limit, limit / torch.where(size > 0, size, torch.ones_like(size)), torch.ones_like(size)
-        )
-        return start + rowwise(share, start) * move
-
-    def _bisected(
-        self, start: Tensor, normal: Tensor, direction: Tensor, offset: Tensor, end: Tensor, box: tuple[Tensor, Tensor]
-    ) -> Tensor:
-        """Along ``clamp(start + t * direction)`` the product with ``normal`` is monotone in t: bisect t in [0, end]."""
+        sign = torch.where(row_dot(normal, start) > offset, -1.0, 1.0).to(start.dtype)
 
         def point(t: Tensor) -> Tensor:
-            return torch.minimum(torch.maximum(start + rowwise(t, start) * direction, box[0]), box[1])
+            return torch.minimum(torch.maximum(start + rowwise(sign * t, start) * direction, box[0]), box[1])
 
-        near, far = torch.zeros_like(end), end
+        def short(t: Tensor) -> Tensor:
+            return sign * (offset - row_dot(normal, point(t))) > 0
+
+        # Where features stop at the box, the others go further than the move as a whole. What is still short after so
+        # many doublings cannot be reached within the box.
+        near, far = torch.zeros_like(limit), limit
+        for _ in range(_DOUBLINGS):
+            too_short = short(far)
+            if not bool(too_short.any()):
+                break
+            near, far = torch.where(too_short, far, near), torch.where(too_short, 2 * far, far)
         for _ in range(_BISECTIONS):
             middle = (near + far) / 2
-            gap = offset - row_dot(normal, point(middle))
-            short = torch.where(end < 0, gap < 0, gap > 0)
-            near, far = torch.where(short, middle, near), torch.where(short, far, middle)
-        return point(far)
+            too_short = short(middle)
+            near, far = torch.where(too_short, middle, near), torch.where(too_short, far, middle)
+        move = point(far) - start
+        size = self.size(move)
+        share = torch.where(size > limit, limit / torch.where(size > 0, size, torch.ones_like(size)), 1.0)
+        return start + rowwise(share.to(start.dtype), start) * move
 
     def distance_to_hyperplane(self, value: Tensor, normal: Tensor) -> Tensor:
         """Size of the smallest perturbation that brings a linear function from ``value`` to 0, (N,)."""
@@ -249,6 +264,6 @@ def as_norm(norm: Norm | str, scale: Tensor | float | None = None) -> Norm:
         if scale is not None:
             raise InvalidInputError(f"scale: a norm object carries its own scale; pass {type(norm).__name__}(scale)")
         return norm
-    if norm not in _NORMS:
+    if not isinstance(norm, str) or norm not in _NORMS:
         raise InvalidInputError(f"norm: expected one of {sorted(_NORMS)} or a Norm object, got {norm!r}")
     return _NORMS[norm](scale)

@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from captum_lipschitz.errors import CaptumLipschitzWarning, InvalidInputError, UnreachableActivationError
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
-_RELU_FUNCTIONS = {"relu", "relu_", "relu6"}
+_RELU_NAMES = {"relu", "relu_"}
+_RELU_FUNCTIONS = (F.relu, F.relu_, torch.relu, torch.relu_)
 _INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 _NORMALISATIONS = (
     nn.BatchNorm1d,
@@ -74,6 +75,8 @@ def replace_activations(model: ModuleT, factory: Callable[[], nn.Module] = HalfH
     A ReLU module that several places share stays shared. Nothing is replaced where a part of the model calls ``relu``
     as a function, because half a replacement would pass unnoticed.
 
+    Other kinks (``nn.ReLU6``, ``nn.LeakyReLU``, subclasses of ``nn.ReLU``) stay as they are.
+
     Args:
         model: any module; a model that is itself an ``nn.ReLU`` has no place to put another one.
         factory: called without arguments, once for each distinct ReLU.
@@ -82,8 +85,8 @@ def replace_activations(model: ModuleT, factory: Callable[[], nn.Module] = HalfH
         The same ``model``.
 
     Raises:
-        UnreachableActivationError: lists every submodule that calls ``F.relu``, ``torch.relu`` or ``Tensor.relu`` in
-            its own code. Give it an ``nn.ReLU`` submodule instead, or write the activation as one.
+        UnreachableActivationError: lists every submodule that calls ``F.relu``, ``torch.relu`` or ``Tensor.relu``.
+            Give it an ``nn.ReLU`` submodule instead.
         InvalidInputError: the model itself is an ``nn.ReLU``.
 
     Warns:
@@ -131,17 +134,42 @@ def _replace_modules(model: nn.Module, factory: Callable[[], nn.Module]) -> int:
 
 
 def _functional_relus(model: nn.Module) -> Iterator[str]:
-    """Describe every place where a submodule applies ReLU as a function rather than as an ``nn.ReLU``."""
+    """Describe every place where ReLU is applied as a function rather than as an ``nn.ReLU``.
+
+    A symbolic trace sees what a forward pass really calls, through helpers, aliases and partials alike. Where a model
+    cannot be traced, because its forward pass depends on values, its source is read instead.
+    """
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if any(value is function for function in _RELU_FUNCTIONS):
+                yield f"{_where(path, module)}, attribute {name}"
+    try:
+        graph = fx.Tracer().trace(model)
+    except Exception:  # noqa: BLE001 (tracing runs the model's own code on stand-ins, which may raise anything)
+        yield from _relus_in_source(model)
+    else:
+        yield from _relus_in_graph(model, graph)
+
+
+def _relus_in_graph(model: nn.Module, graph: fx.Graph) -> Iterator[str]:
+    for node in graph.nodes:
+        function = node.op == "call_function" and any(node.target is f for f in _RELU_FUNCTIONS)
+        if function or (node.op == "call_method" and node.target in ("relu", "relu_")):
+            path = [*node.meta.get("nn_module_stack", {"": ""})][-1]
+            call = f"calls {getattr(node.target, '__name__', node.target)}"
+            yield f"{_where(path, model.get_submodule(path))}, {call} (traced as {node.name})"
+
+
+def _relus_in_source(model: nn.Module) -> Iterator[str]:
     seen: dict[type, list[str]] = {}
     for path, module in model.named_modules():
-        where = f"{path or '(the model itself)'}: {type(module).__name__}"
-        for name, value in vars(module).items():
-            if value in (F.relu, torch.relu, F.relu_, F.relu6) if callable(value) else False:
-                yield f"{where}, attribute {name}"
         if type(module) not in seen:
             seen[type(module)] = _relu_calls(type(module))
-        for call in seen[type(module)]:
-            yield f"{where}, {call}"
+        yield from (f"{_where(path, module)}, {call}" for call in seen[type(module)])
+
+
+def _where(path: str, module: nn.Module) -> str:
+    return f"{path or '(the model itself)'}: {type(module).__name__}"
 
 
 def _relu_calls(kind: type) -> list[str]:
@@ -152,9 +180,8 @@ def _relu_calls(kind: type) -> list[str]:
             continue
         for name, member in vars(base).items():
             function = inspect.unwrap(member.__func__ if isinstance(member, (staticmethod, classmethod)) else member)
-            if name == "__init__" or not inspect.isfunction(function):
-                continue
-            calls += [f"{base.__name__}.{name} calls {text}" for text in _relu_calls_in(function)]
+            if name != "__init__" and inspect.isfunction(function):
+                calls += [f"{function.__qualname__} calls {text}" for text in _relu_calls_in(function)]
     return calls
 
 
@@ -168,9 +195,9 @@ def _relu_calls_in(function: Callable[..., object]) -> list[str]:
 
 
 def _is_relu(func: ast.expr) -> bool:
+    """``relu(x)``, ``F.relu(x)``, ``x.relu()``; but not ``self.relu(x)``, which is a submodule."""
     if isinstance(func, ast.Name):
-        return func.id in _RELU_FUNCTIONS
-    if not isinstance(func, ast.Attribute) or func.attr not in _RELU_FUNCTIONS:
+        return func.id in _RELU_NAMES
+    if not isinstance(func, ast.Attribute) or func.attr not in _RELU_NAMES:
         return False
-    # self.relu(x) is a submodule of that name, reached by its attribute; F.relu, torch.relu and x.relu() are not.
-    return not (isinstance(func.value, ast.Name) and func.value.id == "self")
+    return ast.unparse(func.value).partition(".")[0] != "self"

@@ -24,6 +24,20 @@ def minimal_distances(model: nn.Linear, inputs: Tensor, labels: Tensor, order: f
     return torch.tensor(found, dtype=inputs.dtype)
 
 
+def boxed_distance(normal: Tensor, image: Tensor, drop: float, order: float) -> float:
+    """How far an image in [0, 1] must go for ``normal @ image`` to fall by ``drop``; ``normal`` is positive.
+
+    The minimiser lowers every feature along the steepest direction until it stops at 0: bisect how far.
+    """
+    direction = torch.ones_like(normal) if math.isinf(order) else normal / normal.norm()
+    low, high = 0.0, 1e9
+    for _ in range(200):
+        middle = (low + high) / 2
+        moved = torch.minimum(middle * direction, image)
+        low, high = (middle, high) if float(normal @ moved) < drop else (low, middle)
+    return float(torch.minimum(high * direction, image).norm(p=order))
+
+
 def penalty(model: nn.Module, inputs: Tensor, labels: Tensor, classes: Tensor, tandem: Tensor, power: float) -> Tensor:
     """The Lipschitz penalty with loops over images and features, one gradient for the summed scalars."""
     leaf = inputs.clone().requires_grad_()

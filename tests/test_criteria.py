@@ -26,6 +26,11 @@ def test_misclassified_is_the_argmax(seed: int) -> None:
     assert torch.equal(Misclassified().value(logits, labels) <= 0, logits.argmax(1) != labels)
 
 
+def test_a_tie_is_decided_as_the_argmax_decides_it() -> None:
+    logits = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0]])
+    assert (Misclassified().value(logits, torch.tensor([0, 1])) <= 0).tolist() == [False, True]
+
+
 @given(seeds)
 def test_below_chance_is_the_softmax_probability(seed: int) -> None:
     logits, labels = _logits(seed)

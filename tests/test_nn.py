@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.functional import relu as renamed
 
 from captum_lipschitz import HalfHuberReLU, replace_activations
 from captum_lipschitz.errors import CaptumLipschitzWarning, InvalidInputError, UnreachableActivationError
@@ -56,21 +60,67 @@ class _Functional(nn.Module):
         return F.relu(self.norm(self.relu(x))) + x.relu() + torch.relu(x)
 
 
-def test_functional_relus_are_listed_and_nothing_is_replaced() -> None:
-    model = nn.Sequential(_Functional(), nn.TransformerEncoderLayer(8, 2))
+class _Deciding(_Functional):
+    """Its path depends on a value, so that no symbolic trace exists."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) if x.sum() > 0 else self.relu(x)
+
+
+def _act(x: torch.Tensor) -> torch.Tensor:
+    return renamed(x)
+
+
+class _Hidden(nn.Module):
+    """ReLU where no look at the class's own source would find it."""
+
+    def __init__(self, activation: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.norm, self.relu, self.activations = nn.BatchNorm1d(3), nn.ReLU(), [activation]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.activations[0](self.norm(self.relu(x)))
+
+
+class _Overriding(_Functional):
+    """Inherits a forward with functional calls, and does not use it; calls a child's ReLU by its path."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.ModuleDict({"relu": nn.ReLU()})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.block.relu(self.norm(self.relu(x)))
+
+
+@pytest.mark.parametrize("kind", [_Functional, _Deciding])
+def test_functional_relus_are_listed_and_nothing_is_replaced(kind: type[_Functional]) -> None:
+    model = nn.Sequential(kind(), nn.TransformerEncoderLayer(8, 2))
     with pytest.raises(UnreachableActivationError) as caught:
         replace_activations(model)
     message = str(caught.value)
-    for expected in (
-        "0: _Functional",
-        "F.relu",
-        "x.relu",
-        "torch.relu",
-        "1: TransformerEncoderLayer, attribute activation",
-    ):
-        assert expected in message
-    assert "self.relu" not in message
+    assert f"0: {kind.__name__}, " in message
+    assert "1: TransformerEncoderLayer, attribute activation" in message
+    assert message.count("calls") == 4  # the three calls, and the advice at the end
     assert isinstance(model[0].relu, nn.ReLU)
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [_act, partial(F.relu), renamed, getattr(F, "relu"), lambda x: x.relu()],  # noqa: B009
+)
+def test_hidden_functional_relus_are_found(activation: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    model = _Hidden(activation)
+    for form in (model, torch.fx.symbolic_trace(model)):
+        with pytest.raises(UnreachableActivationError, match="Nothing was replaced"):
+            replace_activations(form)
+        assert isinstance(form.relu, nn.ReLU)
+
+
+def test_code_that_is_not_run_is_not_held_against_a_model() -> None:
+    model = replace_activations(_Overriding())
+    assert isinstance(model.relu, HalfHuberReLU)
+    assert isinstance(model.block.relu, HalfHuberReLU)
 
 
 def test_warnings_where_a_replacement_does_nothing_or_harm() -> None:

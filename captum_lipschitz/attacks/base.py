@@ -98,16 +98,24 @@ class Problem:
             return check_logits(self.model(self.images(perturbations)), len(self))
 
     def value(self, perturbations: Tensor) -> Tensor:
-        """The criterion's value of the perturbed images, (N,), without gradient."""
-        return self.criterion.value(self.logits(perturbations), self.labels)
+        """The criterion's value of the perturbed images, (N,); ``inf`` where logits are not finite. No gradient."""
+        with torch.no_grad():
+            logits = check_logits(self.model(self.images(perturbations)), len(self), finite=False)
+        return _defined(self.criterion.value(logits, self.labels), logits)
 
     def evaluate(self, perturbations: Tensor, objective: Objective | None = None) -> Evaluation:
-        """The criterion's value and the gradient of ``objective`` (of the criterion's value itself where None)."""
+        """The criterion's value and the gradient of ``objective`` (of the criterion's value itself where None).
+
+        An image whose logits are not finite has the value ``inf`` and no gradient; its neighbours go on.
+        """
         leaf = self.images(perturbations).detach().requires_grad_()
-        logits = check_logits(self.model(leaf), len(self))
+        logits = check_logits(self.model(leaf), len(self), finite=False)
         value = self.criterion.value(logits, self.labels)
         followed = value if objective is None else objective(logits, self.labels)
-        return Evaluation(value.detach(), gradient(followed, leaf))
+        slopes = gradient(followed, leaf)
+        usable = torch.isfinite(slopes.flatten(1)).all(1)
+        slopes = torch.where(rowwise(usable, slopes), slopes, torch.zeros_like(slopes))
+        return Evaluation(_defined(value.detach(), logits.detach()), slopes)
 
     def margins_to(self, classes: Tensor) -> Iterator[Evaluation]:
         """The clean images' margins to other classes: one forward pass, and a backward pass for each class.
@@ -144,7 +152,8 @@ class Attack(ABC):
         """Attack every image that does not meet the criterion already.
 
         Args:
-            model: maps (N, ...) to logits (N, C). It is run in evaluation mode and left as it was.
+            model: maps (N, ...) to logits (N, C). A module is run in evaluation mode and left as it was; modules behind
+                a function must be in evaluation mode already.
             inputs: floating, finite, (N, ...), within ``bounds`` where there are any.
             labels: integer classes, (N,).
             criterion: when an image is solved: ``"misclassified"``, ``"below_chance"`` or a ``Criterion`` object.
@@ -159,6 +168,7 @@ class Attack(ABC):
         inputs = check_inputs(inputs).detach()
         labels = check_labels(labels, len(inputs)).to(inputs.device)
         goal = as_criterion(criterion)
+        self.norm.check(inputs)
         if self.bounds is not None:
             self.bounds.check(inputs)
         with no_trace(model, inputs):
@@ -187,6 +197,11 @@ class Attack(ABC):
             found=found,
             gradient_evaluations=spent,
         )
+
+
+def _defined(value: Tensor, logits: Tensor) -> Tensor:
+    """A criterion's value, (N,); ``inf``, which is "not met", where the logits, (N, C), are not all finite."""
+    return torch.where(torch.isfinite(logits).all(1), value, torch.full_like(value, math.inf))
 
 
 def verified(problem: Problem, perturbations: Tensor, claimed: Tensor, open_rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -95,8 +95,8 @@ class MinimumNormAttack(Attack):
             met = value <= 0
             spent[state.rows] += 1
             best.update(state.rows, state.delta, met, k)
-            overshoot = state.overshoot * torch.where(met, _OVERSHOOT_FACTORS[0], _OVERSHOOT_FACTORS[1])
-            state.overshoot = overshoot.clamp(*_OVERSHOOT_RANGE)
+            less, more = (state.overshoot * factor for factor in _OVERSHOOT_FACTORS)
+            state.overshoot = torch.where(met, less, more).clamp(*_OVERSHOOT_RANGE)
             state.previous, state.delta = state.delta, self._step(part, state, value, normal, k)
             going = k - best.improved_at[state.rows] < _PATIENCE
             if not bool(going.all()):

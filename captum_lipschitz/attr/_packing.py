@@ -37,17 +37,22 @@ class Packed:
     def of(cls, inputs: tuple[Tensor, ...], *, target: Any, arguments: Any, scale: Any, mask: Any) -> Packed:
         """Check the inputs and join them."""
         for position, tensor in enumerate(inputs):
+            if len(inputs) > 1 and isinstance(tensor, Tensor) and not tensor.is_floating_point():
+                raise InvalidTypeError(
+                    f"inputs[{position}]: expected floating point values, got {tensor.dtype}; "
+                    "what is not to be perturbed belongs into additional_forward_args"
+                )
             check_inputs(tensor, "inputs" if len(inputs) == 1 else f"inputs[{position}]")
             if len(tensor) != len(inputs[0]):
                 raise InvalidInputError(
                     f"inputs: expected the same number of rows in every tensor, got {[len(t) for t in inputs]}"
                 )
         return cls(
-            features=_join(tuple(tensor.detach() for tensor in inputs)),
+            features=_join(tuple(_own(tensor.detach()) for tensor in inputs)),
             shapes=tuple(tensor.shape[1:] for tensor in inputs),
             dtypes=tuple(tensor.dtype for tensor in inputs),
-            target=target,
-            arguments=() if arguments is None else tuple(arguments),
+            target=_own(target),
+            arguments=() if arguments is None else tuple(_own(argument) for argument in arguments),
             scale=_broadcast(scale, inputs, "scale"),
             mask=_broadcast(mask, inputs, "mask"),
         )
@@ -79,6 +84,11 @@ class Packed:
             scale=_take(self.scale, rows, total),
             mask=_take(self.mask, rows, total),
         )
+
+
+def _own(value: Any) -> Any:
+    """A tensor made in inference mode cannot be saved for a backward pass; its copy can."""
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 
 def _take(value: Any, rows: slice, num_rows: int) -> Any:

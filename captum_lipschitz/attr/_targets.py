@@ -28,6 +28,10 @@ def evidence(output: object, target: Any, objective: str, num_rows: int) -> Tens
         num_rows: N.
     """
     if objective == "log_odds" or (objective == "auto" and _is_classifier(output, target)):
+        if objective == "auto" and isinstance(output, Tensor) and output.dim() == 2 and output.shape[1] == 1:
+            raise ModelOutputError(
+                "forward_func: expected at least two classes, got one; for a single output use objective='output'"
+            )
         logits = check_logits(output, num_rows)
         return log_odds(logits, _classes(target, logits))
     if not isinstance(output, Tensor):

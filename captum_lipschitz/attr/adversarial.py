@@ -103,14 +103,15 @@ class AdversarialAttribution(GradientAttribution):
         if internal_batch_size is not None and internal_batch_size < 1:
             raise InvalidInputError(f"internal_batch_size: expected at least 1, got {internal_batch_size}")
         box = Bounds.of(bounds)
-        measure = as_norm(norm, scale)
-        packed = Packed.of(
-            _format_tensor_into_tuples(inputs),
-            target=target,
-            arguments=_format_additional_forward_args(additional_forward_args),
-            scale=measure.scale,
-            mask=mask,
-        )
+        measure, scale = _norm_and_scale(norm, scale)
+        with torch.inference_mode(mode=False):
+            packed = Packed.of(
+                _format_tensor_into_tuples(inputs),
+                target=target,
+                arguments=_format_additional_forward_args(additional_forward_args),
+                scale=scale,
+                mask=mask,
+            )
         if box is not None:
             box.check(packed.features)
         batches = list(packed.batches(internal_batch_size))
@@ -118,10 +119,10 @@ class AdversarialAttribution(GradientAttribution):
             no_trace(self.forward_func, packed.features, evaluation=False),
             tqdm(total=len(batches) * n_steps, disable=not show_progress, desc=self.get_name(), unit="step") as bar,
         ):
-            deltas = torch.cat([self._perturb(batch, settings, type(measure), box, bar) for batch in batches])
+            deltas = torch.cat([self._perturb(batch, settings, measure, box, bar) for batch in batches])
         attributions = _format_output(_is_tuple(inputs), packed.unpack(deltas))
         if return_convergence_delta:
-            return attributions, type(measure)(packed.scale).size(deltas) - rho
+            return attributions, measure(packed.scale).size(deltas) - rho
         return attributions
 
     def has_convergence_delta(self) -> bool:
@@ -132,11 +133,11 @@ class AdversarialAttribution(GradientAttribution):
         self, attributions: TensorOrTensors, *, rho: float = 0.1, norm: Norm | str = "rmse", scale: Any = None
     ) -> Tensor:
         """Achieved size of given attributions minus ``rho``, shape (N,); the arguments as given to ``attribute``."""
-        measure = as_norm(norm, scale)
+        measure, scale = _norm_and_scale(norm, scale)
         packed = Packed.of(
-            _format_tensor_into_tuples(attributions), target=None, arguments=None, scale=measure.scale, mask=None
+            _format_tensor_into_tuples(attributions), target=None, arguments=None, scale=scale, mask=None
         )
-        return type(measure)(packed.scale).size(packed.features) - rho
+        return measure(packed.scale).size(packed.features) - rho
 
     def _perturb(
         self, batch: Packed, settings: _Settings, norm: type[Norm], box: Bounds | None, bar: tqdm[Any]
@@ -162,6 +163,14 @@ class AdversarialAttribution(GradientAttribution):
             momentum=settings.momentum,
             clamp=None if box is None else lambda delta: box.clamp(start + delta) - start,
         ).detach()
+
+
+def _norm_and_scale(norm: Norm | str, scale: Any) -> tuple[type[Norm], Any]:
+    """The kind of norm, and the scale beside it or inside it: it may be one for each input."""
+    if isinstance(norm, Norm):
+        as_norm(norm, scale)  # refuses a scale beside a norm object
+        return type(norm), norm.scale
+    return type(as_norm(norm)), scale
 
 
 @dataclass(frozen=True)

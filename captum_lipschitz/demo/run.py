@@ -196,6 +196,18 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
     return centre - half, centre + half
 
 
+def _versions() -> dict[str, str]:
+    """Versions of what the figures depend on; a package run from its source folder may have none."""
+    return {"python": platform.python_version(), **{package: _version(package) for package in _PACKAGES}}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
 def _prepare(output: Path) -> None:
     """Make the folder, and find out before the work whether it can be written to."""
     try:
@@ -247,9 +259,9 @@ def _results(
 ) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for name, comparison in comparisons.items():
-        figures[f"{name}_ara_ratio"] = None if comparison is None else comparison.ratio
-        figures[f"{name}_ara_ratio_interval"] = None if comparison is None else comparison.ratio_interval
-    versions = {"python": platform.python_version(), **{package: metadata.version(package) for package in _PACKAGES}}
+        known = {} if comparison is None else comparison.to_dict()
+        figures[f"{name}_ara_ratio"] = known.get("ratio")
+        figures[f"{name}_ara_ratio_interval"] = known.get("ratio_interval")
     return {
         **figures,
         **{name: network.to_dict() for name, network in networks.items()},
@@ -257,5 +269,5 @@ def _results(
         "seed": settings.seed,
         "device": str(device),
         "threads": torch.get_num_threads(),
-        "versions": versions,
+        "versions": _versions(),
     }

@@ -17,7 +17,7 @@ from captum_lipschitz._typing import Model
 from captum_lipschitz.attacks import Attack, AttackResult, MinimumNormAttack
 from captum_lipschitz.criteria import Criterion, as_criterion
 from captum_lipschitz.errors import CaptumLipschitzWarning, InvalidInputError, InvalidTypeError
-from captum_lipschitz.geometry import Bounds, Norm, as_norm
+from captum_lipschitz.geometry import Bounds, Norm, as_norm, rowwise
 from captum_lipschitz.metrics import area as _area
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
 
 _BATCH = 256
-_SEED = 0
 
 
 class AnyAttack(Protocol):
@@ -112,7 +111,8 @@ class AraResult:
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         fields["distances"] = self.distances.tolist()
         fields["labels"] = self.labels.tolist()
-        return {name: _finite(value) for name, value in fields.items()}
+        figures: dict[str, Any] = _area.finite_or_none(fields)
+        return figures
 
 
 def accuracy_robustness_area(
@@ -178,12 +178,12 @@ def accuracy_robustness_area(
         device=torch.device(device) if device is not None else device_of(model),
     )
     _check_chance(chance)
-    tally = _Tally(chance, generator, measurement)
+    tally = _Tally(chance, _area.bootstrap_generator(generator), measurement)
     total = len(data[0]) if isinstance(data, tuple) and _is_pair(data) else None
     try:
         with tqdm(total=total, disable=not show_progress, desc=f"ARA, {measurement.criterion}", unit="image") as bar:
             for images, labels in _batches(data):
-                tally.add(measurement.run(images, labels))
+                tally.add(measurement.run(images, labels, start=tally.count))
                 bar.update(len(images))
             result = tally.result()
             bar.set_postfix_str(str(result))
@@ -216,18 +216,22 @@ class _Measurement:
     bounds: Bounds | None
     device: torch.device | None
 
-    def run(self, images: Tensor, labels: Tensor) -> _Part:
+    def run(self, images: Tensor, labels: Tensor, *, start: int) -> _Part:
         check_inputs(images, "images")
         check_labels(labels, len(images))
+        self.norm.check(images)
+        criterion = self.criterion.rows(torch.arange(start, start + len(images)))
         device = self.device or images.device
         images, labels = images.detach().to(device), labels.to(device)
-        result = self.attack(self.model, images, labels, self.criterion)
+        result = self.attack(self.model, images, labels, criterion)
+        answers = torch.where(rowwise(result.found, images), result.adversarial_inputs, images)
         with no_trace(self.model, images), torch.no_grad():
             clean = check_logits(self.model(images), len(images))
-            perturbed = check_logits(self.model(result.adversarial_inputs), len(images))
-        solved = self.criterion.value(clean, labels) <= 0
-        distances = self.norm.size(result.adversarial_inputs - images).double()
-        holds = (self.criterion.value(perturbed, labels) <= 0) & self._inside(result.adversarial_inputs)
+            perturbed = check_logits(self.model(answers), len(images), finite=False)
+        solved = criterion.value(clean, labels) <= 0
+        distances = self.norm.size(answers - images).double()
+        met = (criterion.value(perturbed, labels) <= 0) & torch.isfinite(perturbed).all(1)
+        holds = met & torch.isfinite(distances) & self._inside(answers)
         lost = int((result.found & ~holds & ~solved).sum())
         if lost:
             warnings.warn(
@@ -255,11 +259,15 @@ class _Measurement:
 class _Tally:
     """Collects the batches' answers and sums them up."""
 
-    def __init__(self, chance: str | float, generator: torch.Generator | None, measurement: _Measurement) -> None:
+    def __init__(self, chance: str | float, generator: torch.Generator, measurement: _Measurement) -> None:
         self.parts: list[_Part] = []
         self.chance = chance
         self.generator = generator
         self.measurement = measurement
+
+    @property
+    def count(self) -> int:
+        return sum(len(part.labels) for part in self.parts)
 
     def add(self, part: _Part) -> None:
         self.parts.append(part)
@@ -270,10 +278,9 @@ class _Tally:
         distances = torch.cat([part.distances for part in self.parts])
         labels = torch.cat([part.labels for part in self.parts])
         chance = self._chance_accuracy(labels)
-        generator = self.generator or torch.Generator().manual_seed(_SEED)
         return AraResult(
             area=_area.area(distances, chance),
-            interval=_area.percentile_interval(_area.bootstrap_areas(distances, chance, generator=generator)),
+            interval=_area.percentile_interval(_area.bootstrap_areas(distances, chance, generator=self.generator)),
             truncated_area=_area.area(distances, chance, truncated=True),
             not_found=int(torch.isinf(distances).sum()),
             clean_accuracy=float(torch.cat([part.correct for part in self.parts]).double().mean()),
@@ -306,15 +313,18 @@ def _as_attack(
         raise InvalidTypeError(
             f"attack: expected an attack object, got a name; pass captum_lipschitz.create_attack({attack!r})"
         )
-    if not callable(attack):
-        raise InvalidTypeError(f"attack: expected an attack object, got {type(attack).__name__}")
+    if isinstance(attack, type) or not callable(attack):
+        raise InvalidTypeError(f"attack: expected an attack object, got {attack!r}")
     if bounds is not None and isinstance(attack, Attack) and attack.bounds != Bounds.of(bounds):
         raise InvalidInputError(f"bounds: expected those of the attack, {attack.bounds}, got {bounds}")
     return attack
 
 
 def _check_chance(chance: str | float) -> None:
-    valid = chance in ("uniform", "majority") if isinstance(chance, str) else 0 <= chance < 1
+    if isinstance(chance, str):
+        valid = chance in ("uniform", "majority")
+    else:
+        valid = isinstance(chance, (int, float)) and 0 <= chance < 1
     if not valid:
         raise InvalidInputError(f"chance: expected 'uniform', 'majority' or a fraction in [0, 1), got {chance!r}")
 
@@ -339,9 +349,3 @@ def _batches(data: Any) -> Iterator[tuple[Tensor, Tensor]]:
         if not _is_pair(batch):
             raise InvalidTypeError(f"data: expected batches (images, labels), got {type(batch).__name__}")
         yield batch[0], batch[1]
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from captum_lipschitz.errors import InvalidTypeError
+
+_SEED = 0
 _RESAMPLES = 2000
 _CONFIDENCE = 0.95
 _CELLS = 20_000_000  # entries of the count matrix held at once
@@ -70,14 +74,33 @@ def bootstrap_areas(
 
 
 def percentile_interval(values: Tensor, confidence: float = _CONFIDENCE) -> tuple[float, float]:
-    """The central interval of a bootstrap's values, (low, high); infinite values count as largest, NaN as unknown."""
-    if bool(values.isnan().any()):
-        return math.nan, math.nan
-    ordered = values.sort().values
+    """The central interval of a bootstrap's values, (low, high).
+
+    Undefined values (NaN) could be anything: they count as smallest for the lower end and as largest for the upper one.
+    """
     tail = (1 - confidence) / 2
-    low = math.floor(tail * (len(ordered) - 1))
-    high = math.ceil((1 - tail) * (len(ordered) - 1))
-    return float(ordered[low]), float(ordered[high])
+    low = math.floor(tail * (len(values) - 1))
+    high = math.ceil((1 - tail) * (len(values) - 1))
+    smallest, largest = (values.nan_to_num(nan=end, posinf=math.inf, neginf=-math.inf) for end in (-math.inf, math.inf))
+    return float(smallest.sort().values[low]), float(largest.sort().values[high])
+
+
+def bootstrap_generator(generator: object) -> torch.Generator:
+    """The generator given, or for ``None`` one of a fixed seed, so that results repeat."""
+    if generator is None:
+        return torch.Generator().manual_seed(_SEED)
+    if not isinstance(generator, torch.Generator) or generator.device.type != "cpu":
+        raise InvalidTypeError(f"generator: expected a torch.Generator on the CPU or None, got {generator!r}")
+    return generator
+
+
+def finite_or_none(value: Any) -> Any:
+    """Nested lists, tuples and dicts in JSON's types: NaN and infinity, which it has not, become ``None``."""
+    if isinstance(value, dict):
+        return {name: finite_or_none(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite_or_none(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _areas(ordered: Tensor, counts: Tensor, chance_accuracy: float, *, truncated: bool) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.metrics.ara import AraResult
-from captum_lipschitz.metrics.area import bootstrap_areas, percentile_interval
+from captum_lipschitz.metrics.area import bootstrap_areas, bootstrap_generator, finite_or_none, percentile_interval
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,9 @@ class AraComparison:
         return f"ratio {self.ratio:.3g} [{low:.3g}, {high:.3g}], difference {self.difference:.4g}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as JSON's types."""
-        return asdict(self)
+        """The figures as JSON's types; an undefined or infinite one is ``None``."""
+        figures: dict[str, Any] = finite_or_none(asdict(self))
+        return figures
 
 
 def compare(a: AraResult, b: AraResult, *, generator: torch.Generator | None = None) -> AraComparison:
@@ -73,10 +74,11 @@ def compare(a: AraResult, b: AraResult, *, generator: torch.Generator | None = N
             raise InvalidInputError(f"b: expected {setting} {getattr(a, setting)!r}, got {getattr(b, setting)!r}")
     if b.area == 0:
         raise InvalidInputError("b: expected an area above 0 to divide by, got 0")
-    seed = generator.initial_seed() if generator is not None else 0
-    areas_a, areas_b = (
-        bootstrap_areas(r.distances, r.chance_accuracy, generator=torch.Generator().manual_seed(seed)) for r in (a, b)
-    )
+    second = bootstrap_generator(generator)
+    first = torch.Generator()
+    first.set_state(second.get_state())  # the same draws for both, and the caller's generator moves on once
+    areas_a = bootstrap_areas(a.distances, a.chance_accuracy, generator=first)
+    areas_b = bootstrap_areas(b.distances, b.chance_accuracy, generator=second)
     return AraComparison(
         difference=a.area - b.area,
         difference_interval=percentile_interval(areas_a - areas_b),

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, UnsupportedLossError
 from captum_lipschitz.training.regularizer import LipschitzRegularizer, RegularizerOutput
 
+_LEAST_ROUNDING = 4e-6  # of a float32 softmax, whose exponentials are less exact than its last bit
+
 
 class CrossEntropyReading(NamedTuple):
     """What the gradient of a cross entropy with respect to its logits tells: the labels (N,) and the loss's scale."""
@@ -59,9 +61,12 @@ class AttachedRegularizer:
     def _add_penalty(self, inputs: Tensor, logits: Tensor, gradient: Tensor) -> None:
         """Add the penalty's gradient to the parameters, within the backward pass that brought ``gradient``."""
         _refuse_several_processes()
+        if not bool(torch.isfinite(gradient).all()) or not bool(gradient.any()):
+            return  # a step that a GradScaler will skip, or a loss that counts for nothing
         labels, scale = read_cross_entropy(logits.detach(), gradient)
         with torch.enable_grad():
-            task_loss = F.cross_entropy(logits.detach(), labels)
+            precise = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))
+            task_loss = F.cross_entropy(precise, labels)
             output = self.regularizer(logits, inputs, labels, task_loss=task_loss)
             if output.loss.requires_grad:
                 weighted = output.loss * (scale if self._loss_scale is None else self._loss_scale)
@@ -80,7 +85,9 @@ def attach_regularizer(
     multiplied by a GradScaler is thus followed. Where the gradient is not of that form (label smoothing, mixup, class
     weights, a second loss) there is an error, never a guess: add ``regularizer(...).loss`` to such a loss explicitly.
 
-    One backward pass is one step of the regularizer (its controller sees that batch's cross entropy).
+    One backward pass is one step of the regularizer (its controller sees that batch's cross entropy). A gradient that
+    is zero, or not finite (a step that a GradScaler skips), is none. Every gradient taken through the model in train
+    mode counts, also by ``torch.autograd.grad``: make adversarial examples in evaluation mode, as our attacks do.
 
     Args:
         model: takes the inputs, (N, ...), as its first argument and returns logits, (N, C).
@@ -132,15 +139,14 @@ def read_cross_entropy(logits: Tensor, gradient: Tensor) -> CrossEntropyReading:
     precise = gradient.double() if gradient.device.type != "mps" else gradient.float()
     labels = torch.where((gradient < 0).any(1), gradient.argmin(1), logits.argmax(1))
     expected = logits.to(precise.dtype).softmax(1) - F.one_hot(labels, logits.shape[1])
-    energy = expected.square().sum()
-    factor = (expected * precise).sum() / energy if energy > 0 else torch.zeros_like(energy)
+    # The label's own entry, p - 1, is rounded away where p is near 1; the others are exact relative to themselves.
+    others = expected.clamp(min=0)
+    factor = (others * precise).sum() / others.square().sum().clamp(min=torch.finfo(precise.dtype).tiny)
     error = (precise - factor * expected).norm()
-    tolerance = torch.finfo(gradient.dtype).eps ** 0.5
-    if not bool(torch.isfinite(precise).all()):
-        raise UnsupportedLossError("loss: its gradient with respect to the logits is NaN or infinite")
-    if bool(precise.norm() == 0):
-        return CrossEntropyReading(labels, torch.ones_like(factor))
-    if not (bool(factor > 0) and bool(error <= tolerance * precise.norm())):
+    # Each entry was rounded relative to itself, and a probability near 1 relative to 1.
+    rounding = max(torch.finfo(gradient.dtype).eps, _LEAST_ROUNDING)
+    tolerance = rounding * (precise.norm() + factor * len(logits) ** 0.5)
+    if bool(factor < 0) or bool(error > tolerance):
         raise UnsupportedLossError(
             "loss: expected the mean cross entropy of integer labels, times any factor; the gradient at the logits is "
             "of another form (label smoothing, mixup, class weights, a second loss). Add the regularizer explicitly: "

@@ -93,12 +93,11 @@ def lipschitz_penalty(
 def _check(logits: Tensor, inputs: Tensor, labels: Tensor, draws: PenaltyDraws, power: float) -> None:
     if not power > 0:
         raise InvalidInputError(f"power: expected a positive exponent, got {power}")
-    on_cpu = isinstance(inputs, Tensor) and inputs.device.type == "cpu"
-    if on_cpu:
-        check_inputs(inputs)
-        check_logits(logits, len(inputs))
-        check_labels(labels, len(inputs), logits.shape[1])
-        check_labels(draws.classes, len(inputs), logits.shape[1], "draws.classes")
+    values = isinstance(inputs, Tensor) and inputs.device.type == "cpu"
+    check_inputs(inputs, values=values)
+    check_logits(logits, len(inputs), finite=values)
+    check_labels(labels, len(inputs), logits.shape[1], values=values)
+    check_labels(draws.classes, len(inputs), logits.shape[1], "draws.classes", values=values)
     if not inputs.requires_grad:
         raise InvalidInputError(
             "inputs: expected requires_grad, set before the forward pass: "

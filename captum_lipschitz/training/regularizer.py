@@ -82,7 +82,8 @@ class LipschitzRegularizer:
             logits: (N, C), computed from ``inputs``.
             inputs: (N, ...), with ``requires_grad`` set before the forward pass.
             labels: integer classes, (N,).
-            task_loss: this step's mean cross entropy, a scalar.
+            task_loss: this step's mean cross entropy, a scalar. In several processes the controller sees its mean over
+                them, so all of them must call.
 
         Raises:
             As ``lipschitz_penalty``; then neither the controller nor the draws have advanced.
@@ -91,9 +92,10 @@ class LipschitzRegularizer:
             raise InvalidTypeError(f"task_loss: expected a scalar tensor, got {task_loss!r}")
         due = self._steps % self.every == 0
         penalty = self._penalty(logits, inputs, labels) if due else torch.zeros_like(task_loss, requires_grad=False)
-        strength = self.controller.update(task_loss.detach()).to(task_loss.dtype)
+        strength = self.controller.update(_mean_over_processes(task_loss.detach()))
+        strength = strength.to(torch.promote_types(task_loss.dtype, torch.float32))
         self._steps += 1
-        loss = task_loss + self.every * strength * penalty if due else task_loss
+        loss = task_loss + (self.every * strength * penalty).to(task_loss.dtype) if due else task_loss
         return RegularizerOutput(penalty, strength, loss)
 
     def _penalty(self, logits: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -133,6 +135,16 @@ class LipschitzRegularizer:
         self.controller.load_state_dict(state["controller"])
         self.generator.set_state(state["generator"].cpu())
         self._steps = int(state["steps"])
+
+
+def _mean_over_processes(loss: Tensor) -> Tensor:
+    """The loss's mean over all training processes, so that every one of them has the same strength."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+        return loss
+    mean = loss.clone()
+    distributed.all_reduce(mean)
+    return mean / distributed.get_world_size()
 
 
 def _as_controller(strength: float | StrengthController) -> StrengthController:

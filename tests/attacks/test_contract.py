@@ -11,6 +11,7 @@ from strategies import Case, build_batch, build_convolutional, cases
 
 import captum_lipschitz
 from captum_lipschitz import Attack, BelowChance, MinimumNormAttack, Misclassified, PaperAttack, Reaches
+from captum_lipschitz.errors import InvalidInputError
 
 ATTACKS: dict[str, Attack] = {
     "minimum_norm": MinimumNormAttack(steps=15),
@@ -87,7 +88,7 @@ def test_the_same_call_gives_the_same_bits(case: Case, attack: Attack) -> None:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_dtype_follows_the_inputs_also_in_inference_mode(name: str, dtype: torch.dtype) -> None:
     inputs, labels = build_batch(3, 4, dtype=dtype)
     model = build_convolutional(4, dtype=dtype)
@@ -99,3 +100,30 @@ def test_dtype_follows_the_inputs_also_in_inference_mode(name: str, dtype: torch
     assert plain.adversarial_inputs.dtype == plain.distances.dtype == dtype
     assert torch.equal(plain.distances, inside.distances)
     assert torch.equal(plain.distances, without.distances)
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if "fixed" not in name])
+def test_an_image_without_finite_logits_costs_its_neighbours_nothing(name: str) -> None:
+    inputs, labels = build_batch(3, 6)
+    model = build_convolutional(4)
+
+    def fragile(x: torch.Tensor) -> torch.Tensor:
+        # Any change of an image that begins with 1 gives NaN; the others are classified as usual.
+        broken = (x[:, 0, 0, 0] > 0.99) & (x[:, 0, 0, 1] != 0.5)
+        return torch.where(broken[:, None], torch.full_like(model(x), torch.nan), model(x))
+
+    inputs[2, 0, 0, :2] = torch.tensor([1.0, 0.5])
+    labels = model(inputs).argmax(1)
+    mixed = ATTACKS[name](fragile, inputs, labels)
+    plain = ATTACKS[name](model, inputs, labels)
+    others = torch.arange(6) != 2
+    torch.testing.assert_close(mixed.distances[others], plain.distances[others], rtol=1e-6, atol=1e-9)
+    assert plain.found.all()
+
+
+def test_a_scale_for_each_image_is_refused() -> None:
+    inputs, labels = build_batch(3, 4)
+    scaled = MinimumNormAttack(norm=captum_lipschitz.RMSE(torch.ones(4, 1, 1, 1)))
+    with pytest.raises(InvalidInputError, match="scale: expected it to broadcast to one image"):
+        scaled(build_convolutional(4), inputs, labels)
+    MinimumNormAttack(norm=captum_lipschitz.RMSE(torch.ones(2, 1, 1)))(build_convolutional(4), inputs, labels)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import minimal_distances
-from strategies import Case, build_batch, build_convolutional, linear_cases
+from oracles import boxed_distance, minimal_distances
+from strategies import Case, build_batch, build_convolutional, linear_cases, seeds
 from torch import Tensor, nn
 
-from captum_lipschitz import BelowChance, MinimumNormAttack, Reaches
+from captum_lipschitz import L2, BelowChance, MinimumNormAttack, Reaches
 from captum_lipschitz.errors import InvalidInputError
 
 
@@ -58,8 +58,6 @@ def test_a_scale_measures_each_feature_in_its_own_unit(case: Case) -> None:
         scaled.weight.copy_(case.model.weight * scale)
         scaled.bias.copy_(case.model.bias)
     exact = minimal_distances(scaled, case.inputs / scale, case.labels, 2)
-    from captum_lipschitz import L2
-
     result = MinimumNormAttack(norm=L2(scale))(case.model, case.inputs, case.labels)
     torch.testing.assert_close(result.distances, exact, rtol=1e-4, atol=0)
 
@@ -76,6 +74,20 @@ def test_a_box_that_forbids_the_nearest_boundary() -> None:
     assert free.distances.item() == pytest.approx(0.9 / math.sqrt(2), rel=1e-4)
     assert boxed.distances.item() == pytest.approx(math.hypot(0.1, 0.8), rel=1e-4)
     assert boxed.adversarial_inputs.min() >= 0
+
+
+@given(seeds, st.sampled_from(["l2", "linf"]), st.sampled_from([3, 50, 400]))
+def test_two_linear_classes_within_a_box(seed: int, norm: str, features: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    normal = torch.randn(features, generator=generator, dtype=torch.float64).exp()  # a few features dominate
+    image = torch.rand(features, generator=generator, dtype=torch.float64)
+    model = nn.Linear(features, 2).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.stack([normal, torch.zeros_like(normal)]))
+        model.bias.copy_(torch.tensor([-0.1 * float(normal @ image), 0.0]))
+    exact = boxed_distance(normal, image, 0.9 * float(normal @ image), math.inf if norm == "linf" else 2)
+    result = MinimumNormAttack(norm=norm, bounds=(0, 1))(model, image[None], torch.tensor([0]))
+    assert result.distances.item() == pytest.approx(exact, rel=1e-4)
 
 
 @given(linear_cases())

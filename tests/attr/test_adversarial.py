@@ -152,7 +152,9 @@ def test_half_precision_and_progress(capsys: pytest.CaptureFixture[str]) -> None
     inputs, labels = build_batch(0, 2, dtype=torch.bfloat16)
     deltas = AdversarialAttribution(model).attribute(inputs, labels, n_steps=5, show_progress=True)
     assert deltas.dtype == torch.bfloat16
-    assert "10/10" not in capsys.readouterr().out  # progress is written to the error stream
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "5/5" in captured.err
 
 
 @pytest.mark.parametrize(
@@ -185,3 +187,17 @@ def test_one_class_has_no_log_odds_but_an_output() -> None:
         AdversarialAttribution(model).attribute(inputs, target=0)
     deltas = AdversarialAttribution(model).attribute(inputs, target=0, objective="output")
     assert (model(inputs + deltas) > model(inputs)).all()
+
+
+def test_a_scale_for_each_input_and_inference_mode() -> None:
+    inputs, labels = build_batch(0, 3)
+    model = build_convolutional(1)
+    attribution = AdversarialAttribution(lambda a, b: model(a + b))
+    scales = (torch.full((5, 5), 2.0), torch.full((5, 5), 0.5))
+    first, second = attribution.attribute((inputs, 0 * inputs), labels, scale=scales)
+    torch.testing.assert_close(first, 16 * second)  # the steepest way is the scale's square times the gradient
+    with torch.inference_mode():
+        inside = AdversarialAttribution(model).attribute(inputs * 1, labels * 1)
+    torch.testing.assert_close(inside, AdversarialAttribution(model).attribute(inputs, labels))
+    with pytest.raises(InvalidTypeError, match="additional_forward_args"):
+        attribution.attribute((inputs, inputs.long()), labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,9 +17,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from captum_lipschitz import (
     AraComparison,
+    AraResult,
     AttackResult,
     MinimumNormAttack,
     PaperAttack,
+    Reaches,
     accuracy_robustness_area,
     compare,
 )
@@ -158,7 +161,7 @@ def test_progress_goes_to_the_error_stream(capsys: pytest.CaptureFixture[str]) -
     ("setting", "error", "message"),
     [
         ({"attack": "paper"}, InvalidTypeError, r"create_attack\('paper'\)"),
-        ({"attack": 3}, InvalidTypeError, "attack: expected an attack object, got int"),
+        ({"attack": 3}, InvalidTypeError, "attack: expected an attack object, got 3"),
         ({"chance": "guess"}, InvalidInputError, "'uniform', 'majority' or a fraction"),
         ({"chance": 1.0}, InvalidInputError, "chance: expected"),
         ({"criterion": "btr"}, InvalidInputError, "criterion: expected one of"),
@@ -210,3 +213,41 @@ def test_compare_refuses_what_cannot_be_compared() -> None:
     other = accuracy_robustness_area(model, (inputs, one.labels), chance=0.0)
     with pytest.raises(InvalidInputError, match="expected chance_accuracy"):
         compare(one, other)
+
+
+def test_compare_with_resamples_that_have_no_ratio() -> None:
+    distances = torch.zeros(100)
+    distances[:11] = torch.arange(1.0, 12.0)
+
+    def result(factor: float) -> AraResult:
+        one = _linear_result(0, 1.0, count=100)
+        return replace(one, distances=factor * distances, area=area(factor * distances, 0.1), chance_accuracy=0.1)
+
+    comparison = compare(result(2.0), result(1.0))
+    assert comparison.ratio == 2.0
+    assert comparison.ratio_interval == (-math.inf, math.inf)
+    assert comparison.to_dict()["ratio_interval"] == [None, None]
+    assert comparison.difference_interval[0] >= 0
+
+
+def test_the_bootstraps_generator_is_used_and_checked_first() -> None:
+    inputs, labels = build_batch(0, 30)
+    model = build_convolutional(1)
+    generator = torch.Generator().manual_seed(5)
+    first, second = (accuracy_robustness_area(model, (inputs, labels), generator=generator) for _ in range(2))
+    assert first.area == second.area
+    assert first.interval != second.interval
+    with pytest.raises(InvalidTypeError, match=r"generator: expected a torch\.Generator"):
+        accuracy_robustness_area(Breaking(model, 0, AssertionError()), (inputs, labels), generator=42)
+
+
+def test_targets_of_single_images_are_cut_into_batches_with_them() -> None:
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Linear(3, 2)
+    inputs = torch.randn(300, 3, generator=generator)
+    labels = model(inputs).argmax(1)
+    targeted = accuracy_robustness_area(model, (inputs, labels), criterion=Reaches(1 - labels))
+    untargeted = accuracy_robustness_area(model, (inputs, labels))
+    torch.testing.assert_close(targeted.distances, untargeted.distances, rtol=1e-3, atol=1e-6)
+    with pytest.raises(InvalidInputError, match="for more images"):
+        accuracy_robustness_area(model, (inputs, labels), criterion=Reaches(1 - labels[:280]))

@@ -63,4 +63,5 @@ def test_the_interval_covers_at_its_rate() -> None:
 def test_intervals_of_infinite_and_unknown_areas() -> None:
     values = torch.tensor([1.0] * 90 + [math.inf] * 10)
     assert percentile_interval(values) == (1.0, math.inf)
-    assert all(math.isnan(bound) for bound in percentile_interval(torch.tensor([1.0, math.nan])))
+    assert percentile_interval(torch.tensor([1.0, math.nan])) == (-math.inf, math.inf)
+    assert percentile_interval(torch.tensor([1.0] * 999 + [math.nan])) == (1.0, 1.0)

@@ -83,7 +83,6 @@ def test_evaluation_and_no_grad_are_left_alone() -> None:
         lambda logits, labels: F.cross_entropy(logits, labels) + logits.square().mean(),
         lambda logits, labels: F.mse_loss(logits, F.one_hot(labels, 4).double()),
         lambda logits, labels: -F.cross_entropy(logits, labels),
-        lambda logits, labels: F.cross_entropy(logits, labels) * torch.nan,
     ],
 )
 def test_any_other_loss_is_an_error(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
@@ -105,9 +104,36 @@ def test_labels_are_read_off_the_gradient_also_where_it_vanishes(seed: int) -> N
     assert reading.scale.item() == pytest.approx(1.0, rel=1e-3)
 
 
-def test_a_fit_beyond_doubt_still_has_a_scale() -> None:
-    reading = read_cross_entropy(torch.tensor([[500.0, 0.0]]), torch.zeros(1, 2))
-    assert (reading.labels.item(), reading.scale.item()) == (0, 1.0)
+@pytest.mark.parametrize("margin", [1.0, 6.0, 11.0, 14.0, 17.0, 25.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_batch_that_fits_well_is_read_too(margin: float, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(10, (32,), generator=generator)
+    logits = torch.randn(32, 10, generator=generator) + margin * F.one_hot(labels, 10)
+    logits = logits.to(dtype).requires_grad_()
+    (gradient,) = torch.autograd.grad(F.cross_entropy(logits.float(), labels), logits)
+    if gradient.any():
+        reading = read_cross_entropy(logits.detach(), gradient)
+        assert torch.equal(reading.labels, labels)
+        assert reading.scale.item() == pytest.approx(1.0, rel=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_little_label_smoothing_is_noticed(dtype: torch.dtype) -> None:
+    logits = torch.randn(64, 10, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    loss = F.cross_entropy(logits.float(), logits.argmax(1), label_smoothing=0.05)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    with pytest.raises(UnsupportedLossError):
+        read_cross_entropy(logits.detach(), gradient)
+
+
+@pytest.mark.parametrize("factor", [0.0, float("nan"), float("inf")])
+def test_a_loss_that_counts_for_nothing_adds_nothing(factor: float) -> None:
+    model, inputs, labels = _network(), *build_batch(0, 6)
+    handle = attach_regularizer(model, _regularizer())
+    (factor * F.cross_entropy(model(inputs), labels)).backward()
+    assert handle.last_output is None
+    assert factor != 0 or not any(g.any() for g in _gradients(model))
 
 
 def test_a_known_scale_is_used() -> None:

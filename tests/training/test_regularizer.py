@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -94,3 +98,39 @@ def test_settings_are_checked(setting: dict[str, object], error: type[Exception]
 def test_the_task_loss_must_be_a_scalar() -> None:
     with pytest.raises(InvalidTypeError, match="task_loss: expected a scalar tensor"):
         LipschitzRegularizer(strength=1.0)(torch.zeros(2, 3), torch.zeros(2, 4), torch.zeros(2), task_loss=3.0)
+
+
+def _one_of_two(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    controller = AdaptiveStrength(target_loss=1.0)
+    regularizer = LipschitzRegularizer(strength=controller)
+    inputs = torch.ones(2, 3, requires_grad=True)
+    for _ in range(5):
+        logits = inputs * 1.0
+        regularizer(logits, inputs, torch.zeros(2, dtype=torch.long), task_loss=torch.tensor([0.2, 1.0][rank]))
+    torch.save(controller.state_dict(), f"{folder}/{rank}")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_all_processes_have_the_strength_of_the_mean_loss(tmp_path: Path) -> None:
+    code = "import sys, test_regularizer as t; t._one_of_two(int(sys.argv[1]), sys.argv[2])"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    both = [
+        subprocess.Popen([sys.executable, "-c", code, str(rank), str(tmp_path)], env=environment) for rank in (0, 1)
+    ]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    alone = AdaptiveStrength(target_loss=1.0)
+    for _ in range(5):
+        alone.update(torch.tensor(0.6))
+    integrals = [torch.load(tmp_path / str(rank), weights_only=True)["integral"] for rank in (0, 1)]
+    assert integrals[0] == integrals[1] == pytest.approx(alone.integral, rel=1e-6)
+
+
+def test_a_strength_beyond_half_precision_stays_finite() -> None:
+    inputs = torch.ones(2, 3, dtype=torch.float16, requires_grad=True)
+    output = LipschitzRegularizer(strength=1e5, tandem_probability=0.0)(
+        inputs * 0.01, inputs, torch.zeros(2, dtype=torch.long), task_loss=torch.ones((), dtype=torch.float16)
+    )
+    assert output.strength.item() == 1e5
+    assert torch.isfinite(output.loss)

@@ -35,13 +35,15 @@ class MinimumNormAttack(Attack):
 
         ``d <- (1 - a) * P(d + 0.5 * (d - d_previous)) + a * P(0)``,  P the projection onto H (within the bounds),
 
-    with ``a`` and ``tau`` falling as exp(-k / 20). For ``misclassified``, the first move goes to the class whose
-    boundary is nearest by the linearisation at the image, among the ``candidates`` classes with the largest logits.
-    The smallest perturbation that met the criterion is kept, and shortened at the end by bisection. An image leaves
-    the batch after 8 steps without a gain of 0.1%.
+    with ``a`` falling from 0.5 as exp(-k / 20), and ``tau`` each image's own: smaller after a step that met the
+    criterion, larger after one that did not. For ``misclassified``, the first move goes to the class whose boundary is
+    nearest by the linearisation at the image, among the ``candidates`` classes with the largest logits. The smallest
+    perturbation that met the criterion is kept, and shortened at the end by bisection. An image leaves the batch after
+    8 steps without a gain of 0.1%.
 
-    The margin's gradient is the boundary's normal, where that of the cross entropy is not; this is why the answers are
-    smaller than the paper's at a ninth of its gradients (``benchmarks/RESULTS.md``). They are upper bounds still.
+    The margin's gradient is the boundary's normal, where that of the cross entropy is not; this is why answers for
+    ``misclassified`` are smaller than the paper's at a tenth of its gradients (``benchmarks/RESULTS.md`` has the
+    figures, also for ``below_chance``). They are upper bounds still.
 
     Args:
         steps: projection steps, at least 1.

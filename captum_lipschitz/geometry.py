@@ -16,6 +16,7 @@ from torch import Tensor
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 
 _BISECTIONS, _DOUBLINGS = 30, 20
+_TINY = 1e-12
 
 
 def rowwise(values: Tensor, like: Tensor) -> Tensor:
@@ -113,8 +114,9 @@ class Norm(ABC):
     def steepest(self, gradient: Tensor) -> Tensor:
         """The perturbation of size 1 along which ``gradient`` promises the largest gain; zero where it is zero."""
         scaled = self._multiplied(gradient)
-        # Dividing by the largest entry first keeps squares of tiny gradients (saturated networks) from underflowing.
+        # Squares of very small gradients (saturated networks) underflow: those are divided by their largest entry first.
         peak = scaled.flatten(1).abs().amax(1)
+        peak = torch.where((peak > _TINY) & (peak < 1 / _TINY), torch.ones_like(peak), peak)
         return self._multiplied(self._steepest(_over(scaled, peak)))
 
     def to_hyperplane(

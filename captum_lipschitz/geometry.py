@@ -114,7 +114,7 @@ class Norm(ABC):
     def steepest(self, gradient: Tensor) -> Tensor:
         """The perturbation of size 1 along which ``gradient`` promises the largest gain; zero where it is zero."""
         scaled = self._multiplied(gradient)
-        # Squares of very small gradients (saturated networks) underflow: those are divided by their largest entry first.
+        # Squares of tiny gradients (saturated networks) underflow: those are divided by their largest entry first.
         peak = scaled.flatten(1).abs().amax(1)
         peak = torch.where((peak > _TINY) & (peak < 1 / _TINY), torch.ones_like(peak), peak)
         return self._multiplied(self._steepest(_over(scaled, peak)))

@@ -15,6 +15,7 @@ from captum_lipschitz import (
 )
 from captum_lipschitz.demo.digits import build_network, load_digits
 
+torch.manual_seed(0)
 digits = load_digits()
 test = (digits.test_images, digits.test_labels)
 
@@ -22,7 +23,8 @@ test = (digits.test_images, digits.test_labels)
 def train(model: nn.Module, regularizer: LipschitzRegularizer | None = None, epochs: int = 30) -> nn.Module:
     """Train in place; with a regularizer, robustly."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    steps = epochs * -(-len(digits.train_labels) // 64)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)
     for _ in range(epochs):
         for rows in torch.randperm(len(digits.train_labels)).split(64):
             images, labels = digits.train_images[rows].clone().requires_grad_(), digits.train_labels[rows]
@@ -33,7 +35,7 @@ def train(model: nn.Module, regularizer: LipschitzRegularizer | None = None, epo
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        schedule.step()
+            schedule.step()
     return model.eval()
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
-from captum_lipschitz.metrics.ara import AraResult
 from captum_lipschitz.metrics.area import bootstrap_areas, bootstrap_generator, finite_or_none, percentile_interval
+from captum_lipschitz.metrics.result import AraResult
 
 
 @dataclass(frozen=True)

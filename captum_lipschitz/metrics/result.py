@@ -1,0 +1,93 @@
+"""What a measurement of the Accuracy-Robustness Area found: figures, curve, picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from captum_lipschitz.metrics import area as _area
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class AraResult:
+    """An Accuracy-Robustness Area with its uncertainty, and all it was computed from.
+
+    Attributes:
+        area: the ARA, in the norm's units; an upper bound, as a stronger attack can only make it smaller. ``inf`` where
+            the share of images for which nothing was found exceeds ``chance_accuracy``.
+        interval: 95% interval of ``area`` from resampling the images; not of training seeds or the attack's looseness.
+        truncated_area: the area up to the largest distance found; equal to ``area`` where everything was found.
+        not_found: number of images for which nothing was found.
+        clean_accuracy: share of images whose label is the argmax, a fraction.
+        chance_accuracy: a0, accuracy of guessing, a fraction.
+        distances: (N,), float64 on the CPU, in the data's order; 0 where the clean image meets the criterion, ``inf``
+            where nothing was found.
+        labels: (N,), on the CPU.
+        gradient_evaluations: spent on all images together.
+        norm: name of the norm.
+        criterion: the criterion's ``repr``.
+        attack: the attack's class name.
+    """
+
+    area: float
+    interval: tuple[float, float]
+    truncated_area: float
+    not_found: int
+    clean_accuracy: float
+    chance_accuracy: float
+    distances: Tensor
+    labels: Tensor
+    gradient_evaluations: int
+    norm: str
+    criterion: str
+    attack: str
+
+    def __len__(self) -> int:
+        return len(self.distances)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        missing = f", {self.not_found} not found (truncated {self.truncated_area:.4g})" if self.not_found else ""
+        return (
+            f"ARA {self.area:.4g} [{low:.4g}, {high:.4g}] {self.norm}, {self.criterion}, clean accuracy "
+            f"{self.clean_accuracy:.3f}, {len(self)} images{missing}"
+        )
+
+    def curve(self, rho: Tensor | float) -> Tensor:
+        """``acc(rho)``: share of images that no perturbation of at most ``rho`` was found for, shaped as ``rho``."""
+        return _area.curve(self.distances, torch.as_tensor(rho))
+
+    def plot(self, ax: Axes | None = None, *, label: str | None = None, color: str | None = None) -> Axes:
+        """Draw the accuracy-robustness curve, its area shaded down to chance; returns matplotlib's axes."""
+        from matplotlib import pyplot as plt  # takes seconds, so only where a picture is wanted
+
+        ax = ax or plt.subplots(figsize=(5, 3.5), layout="constrained")[1]
+        finite = self.distances[torch.isfinite(self.distances)]
+        edges = torch.cat([torch.zeros(1, dtype=torch.float64), torch.unique(finite)])
+        accuracy = self.curve(edges)
+        name = f"{label + ': ' if label else ''}ARA {self.area:.4f}"
+        (line,) = ax.step(edges, accuracy, where="post", label=name, color=color)
+        ax.fill_between(
+            edges, accuracy, self.chance_accuracy, where=accuracy > self.chance_accuracy,
+            step="post", alpha=0.15, color=line.get_color(), linewidth=0,
+        )  # fmt: skip
+        ax.axhline(self.chance_accuracy, color="0.6", linewidth=0.8, linestyle=":")
+        ax.set(xlabel=f"perturbation size ({self.norm})", ylabel="accuracy", ylim=(0, 1.02))
+        ax.margins(x=0)
+        ax.locator_params(axis="x", nbins=6)
+        ax.legend(frameon=False)
+        return ax
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON's types; an infinite area, bound or distance is ``None``."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        fields["distances"] = self.distances.tolist()
+        fields["labels"] = self.labels.tolist()
+        figures: dict[str, Any] = _area.finite_or_none(fields)
+        return figures

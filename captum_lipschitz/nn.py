@@ -7,7 +7,7 @@ import inspect
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -67,6 +67,13 @@ class HalfHuberReLU(nn.Module):
 
     def extra_repr(self) -> str:
         return f"delta={self.delta}"
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        # Networks saved by the paper's authors carry delta as a buffer of this name.
+        delta = state_dict.pop(f"{prefix}d", None)
+        if delta is not None:
+            self.delta = float(delta)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 
 def replace_activations(model: ModuleT, factory: Callable[[], nn.Module] = HalfHuberReLU) -> ModuleT:

@@ -31,6 +31,17 @@ def test_saved_networks_load_with_the_activation_that_is_named(tmp_path: Path) -
     assert torch.equal(loaded(image), model(image))
 
 
+def test_files_that_carry_delta_load_as_they_are(tmp_path: Path) -> None:
+    model = PreActResNet44().eval()
+    activations = {name for name, module in model.named_modules() if isinstance(module, HalfHuberReLU)}
+    state = {**model.state_dict(), **{f"{name}.d": torch.tensor(0.25) for name in activations}}
+    save_file(state, tmp_path / "authors.safetensors")
+    for loaded in (PreActResNet44.from_safetensors(tmp_path / "authors.safetensors"), PreActResNet44()):
+        loaded.load_state_dict(state)
+        assert {m.delta for m in loaded.modules() if isinstance(m, HalfHuberReLU)} == {0.25}
+    assert len(activations) == 43
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(InvalidInputError, match="does not hold a PreActResNet44"):

@@ -15,11 +15,11 @@ from captum_lipschitz.plugin import PluginRecord, plugins
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is 0 on success, 1 on an error of ours, 2 on wrong usage."""
+    """Run one command; the exit status is 0 on success, 1 on an error of ours or of the disk, 2 on wrong usage."""
     parsed = _parser().parse_args(arguments)
     try:
         status: int = parsed.run(parsed)
-    except CaptumLipschitzError as error:
+    except (CaptumLipschitzError, OSError) as error:
         _say(f"captum-lipschitz: {error}", error=True)
         return 1
     except KeyboardInterrupt:

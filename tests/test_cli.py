@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -102,6 +103,19 @@ def test_wrong_usage_says_what_is_right(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert done.stderr.startswith("captum-lipschitz: ")
         assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_takes_no_figures_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, *arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("captum_lipschitz.demo.run.write_json", full)
+    assert main(["demo", "--quick", "--output", str(tmp_path / "out")]) == 1
+    captured = capsys.readouterr()
+    assert "ratio (paired)" in captured.out
+    assert "captum-lipschitz: [Errno 28] No space left on device" in captured.err
 
 
 def test_files_are_whole_or_not_there(tmp_path: Path) -> None:

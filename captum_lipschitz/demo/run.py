@@ -115,7 +115,8 @@ def run_demo(
     """
     settings = settings or DemoSettings()
     _prepare(output)
-    digits = Digits(*(part.to(_device(device)) for part in load_digits()))
+    device = _device(device)
+    digits = Digits(*(part.to(device) for part in load_digits()))
     networks: dict[str, Measured] = {}
     for name, activation, penalised in (("plain", nn.ReLU, False), ("regularised", HalfHuberReLU, True)):
         networks[name] = measure(
@@ -127,10 +128,10 @@ def run_demo(
         "attack": _compared(regularised.attack, plain.attack),
         "btr": _compared(regularised.btr, plain.btr),
     }
-    _draw(output, digits, networks, settings)
+    say(table(networks, comparisons))  # before anything else is written: a full disk must not take the figures along
     results = _results(networks, comparisons, settings, device)
     write_json(output / "results.json", results)
-    say(table(networks, comparisons))
+    _draw(output, digits, networks, settings)
     say(f"Written to {output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
     return results
 

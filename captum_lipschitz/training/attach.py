@@ -83,7 +83,8 @@ def attach_regularizer(
     ``scale * strength * penalty`` to the parameters. Labels and scale are read off the gradient that arrives at the
     logits: for cross entropy it is ``scale / N * (softmax - onehot)``. A loss divided for gradient accumulation or
     multiplied by a GradScaler is thus followed. Where the gradient is not of that form (label smoothing, mixup, class
-    weights, a second loss) there is an error, never a guess: add ``regularizer(...).loss`` to such a loss explicitly.
+    weights, a second loss) by more than its rounding there is an error, never a guess: add ``regularizer(...).loss`` to
+    such a loss explicitly. (With bf16 logits the rounding hides label smoothing below about 0.02.)
 
     One backward pass is one step of the regularizer (its controller sees that batch's cross entropy). A gradient that
     is zero, or not finite (a step that a GradScaler skips), is none. Every gradient taken through the model in train

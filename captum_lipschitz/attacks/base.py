@@ -146,6 +146,14 @@ class Attack(ABC):
     def search(self, problem: Problem) -> Found:
         """Look for perturbations of images none of which meets the criterion. Claims are verified by the caller."""
 
+    def starting_from(self, images: Tensor) -> Attack:
+        """This attack, free to start from images of the data, (M, ...), too; for one that has no use for them, itself.
+
+        An answer depends on them, so whoever measures passes the same images for every batch.
+        """
+        del images
+        return self
+
     def __call__(
         self, model: Model, inputs: Tensor, labels: Tensor, criterion: Criterion | str = "misclassified"
     ) -> AttackResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from captum_lipschitz.criteria import Misclassified
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.geometry import Bounds, Norm, row_dot, rowwise
 
+_EFFORTS = {"fast": 20, "standard": 100, "thorough": 450}  # gradients an image may cost
 _MOMENTUM = 0.5  # share of the previous move that is added before projecting
 _DECAY = 20.0  # steps over which the pull to the origin and the overshoot fall by a factor e
 _PULL = (0.5, 0.05)  # weight of the origin's own projection: at the start, at the end
@@ -46,7 +48,8 @@ class MinimumNormAttack(Attack):
     figures, also for ``below_chance``). They are upper bounds still.
 
     Args:
-        steps: projection steps, at least 1.
+        effort: how many gradients an image may cost: ``"fast"`` 20, ``"standard"`` 100, ``"thorough"`` 450.
+        steps: projection steps, at least 1; ``None`` takes the effort's.
         candidates: classes compared for the first move, at least 1; each costs a backward pass.
         norm: see ``Attack``; with ``"linf"`` the projections are the smallest in that norm.
         bounds: see ``Attack``.
@@ -67,12 +70,16 @@ class MinimumNormAttack(Attack):
     def __init__(
         self,
         *,
-        steps: int = 50,
+        effort: Literal["fast", "standard", "thorough"] = "standard",
+        steps: int | None = None,
         candidates: int = 10,
         norm: Norm | str = "rmse",
         bounds: Bounds | tuple[float, float] | None = None,
     ) -> None:
         super().__init__(norm=norm, bounds=bounds)
+        if effort not in _EFFORTS:
+            raise InvalidInputError(f"effort: expected one of {sorted(_EFFORTS)}, got {effort!r}")
+        steps = _EFFORTS[effort] if steps is None else steps
         if steps < 1:
             raise InvalidInputError(f"steps: expected at least 1, got {steps}")
         if candidates < 1:

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_lipschitz._model import check_inputs, check_labels, check_logits, device_of, no_trace
+from captum_lipschitz._model import check_inputs, check_labels, device_of
 from captum_lipschitz._typing import Model
-from captum_lipschitz.attacks import Attack, AttackResult, MinimumNormAttack
+from captum_lipschitz.attacks import Attack, MinimumNormAttack
 from captum_lipschitz.criteria import Criterion, as_criterion
-from captum_lipschitz.errors import CaptumLipschitzWarning, InvalidInputError, InvalidTypeError
-from captum_lipschitz.geometry import Bounds, Norm, as_norm, rowwise
+from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
+from captum_lipschitz.geometry import Bounds, Norm, as_norm
 from captum_lipschitz.metrics import area as _area
+from captum_lipschitz.metrics.measurement import AnyAttack, Measurement, Part
 from captum_lipschitz.metrics.result import AraResult
 
 Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
 
 _BATCH = 256
-
-
-class AnyAttack(Protocol):
-    """What ``accuracy_robustness_area`` needs of an attack; ``Attack`` and the plugins' attacks have it."""
-
-    def __call__(
-        self, model: Model, inputs: Tensor, labels: Tensor, criterion: Criterion | str = ..., /
-    ) -> AttackResult: ...
 
 
 def accuracy_robustness_area(
@@ -88,7 +78,7 @@ def accuracy_robustness_area(
     References:
         Woods, Chen and Teuscher 2019, arXiv 1906.02896 ("Accuracy-Robustness Area").
     """
-    measurement = _Measurement(
+    measurement = Measurement(
         model=model,
         attack=_as_attack(attack, bounds, norm, scale),
         criterion=as_criterion(criterion),
@@ -97,127 +87,65 @@ def accuracy_robustness_area(
         device=torch.device(device) if device is not None else device_of(model),
     )
     _check_chance(chance)
-    tally = _Tally(chance, _area.bootstrap_generator(generator), measurement)
+    draws = _area.bootstrap_generator(generator)
+    parts: list[Part] = []
+    count = 0
     total = len(data[0]) if isinstance(data, tuple) and _is_pair(data) else None
     try:
         with tqdm(total=total, disable=not show_progress, desc=f"ARA, {measurement.criterion}", unit="image") as bar:
             for images, labels in _batches(data):
-                tally.add(measurement.run(images, labels, start=tally.count))
+                parts.append(measurement.run(images, labels, start=count))
+                count += len(images)
                 bar.update(len(images))
-            result = tally.result()
+            result = summarise(parts, measurement, chance=chance, generator=draws)
             bar.set_postfix_str(str(result))
     except BaseException as error:
-        if tally.parts:
-            error.partial_result = tally.result()  # type: ignore[attr-defined]
+        if parts:
+            partial = summarise(parts, measurement, chance=chance, generator=draws)
+            error.partial_result = partial  # type: ignore[attr-defined]
         raise
     return result
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One batch's answers, on the CPU."""
+def summarise(
+    parts: Sequence[Part], measurement: Measurement, *, chance: str | float, generator: torch.Generator | None = None
+) -> AraResult:
+    """The batches' answers as one result; the same parts in the same order give the same figures.
 
-    distances: Tensor
-    labels: Tensor
-    correct: Tensor
-    gradient_evaluations: int
-    num_classes: int
-
-
-@dataclass(frozen=True)
-class _Measurement:
-    """What is measured with what; ``run`` does one batch."""
-
-    model: Model
-    attack: AnyAttack
-    criterion: Criterion
-    norm: Norm
-    bounds: Bounds | None
-    device: torch.device | None
-
-    def run(self, images: Tensor, labels: Tensor, *, start: int) -> _Part:
-        check_inputs(images, "images")
-        check_labels(labels, len(images))
-        self.norm.check(images)
-        criterion = self.criterion.rows(torch.arange(start, start + len(images)))
-        device = self.device or images.device
-        images, labels = images.detach().to(device), labels.to(device)
-        result = self.attack(self.model, images, labels, criterion)
-        answers = torch.where(rowwise(result.found, images), result.adversarial_inputs, images)
-        with no_trace(self.model, images), torch.no_grad():
-            clean = check_logits(self.model(images), len(images))
-            perturbed = check_logits(self.model(answers), len(images), finite=False)
-        solved = criterion.value(clean, labels) <= 0
-        distances = self.norm.size(answers - images).double()
-        met = (criterion.value(perturbed, labels) <= 0) & torch.isfinite(perturbed).all(1)
-        holds = met & torch.isfinite(distances) & self._inside(answers)
-        lost = int((result.found & ~holds & ~solved).sum())
-        if lost:
-            warnings.warn(
-                f"{type(self.attack).__name__} claimed {lost} adversarial images that do not meet the criterion, or "
-                "leave the bounds; they count as not found",
-                CaptumLipschitzWarning,
-                stacklevel=3,
-            )
-        distances = torch.where(result.found & holds, distances, torch.full_like(distances, math.inf))
-        distances = torch.where(solved, torch.zeros_like(distances), distances)
-        return _Part(
-            distances=distances.cpu(),
-            labels=labels.cpu(),
-            correct=(clean.argmax(1) == labels).cpu(),
-            gradient_evaluations=int(result.gradient_evaluations.sum()),
-            num_classes=clean.shape[1],
-        )
-
-    def _inside(self, images: Tensor) -> Tensor:
-        if self.bounds is None:
-            return torch.ones(len(images), dtype=torch.bool, device=images.device)
-        return (images == self.bounds.clamp(images)).flatten(1).all(1)
+    Args:
+        parts: at least one.
+        measurement: what they were measured with.
+        chance: see ``accuracy_robustness_area``.
+        generator: of the bootstrap; ``None`` is a fixed seed.
+    """
+    if not parts:
+        raise InvalidInputError("data: expected at least one batch, got none")
+    distances = torch.cat([part.distances for part in parts])
+    labels = torch.cat([part.labels for part in parts])
+    guessing = _chance_accuracy(chance, labels, parts[0].num_classes)
+    draws = _area.bootstrap_generator(generator)
+    return AraResult(
+        area=_area.area(distances, guessing),
+        interval=_area.percentile_interval(_area.bootstrap_areas(distances, guessing, generator=draws)),
+        truncated_area=_area.area(distances, guessing, truncated=True),
+        not_found=int(torch.isinf(distances).sum()),
+        clean_accuracy=float(torch.cat([part.correct for part in parts]).double().mean()),
+        chance_accuracy=guessing,
+        distances=distances,
+        labels=labels,
+        gradient_evaluations=int(sum(part.gradient_evaluations.sum() for part in parts)),
+        norm=measurement.norm.name,
+        criterion=repr(measurement.criterion),
+        attack=type(measurement.attack).__name__,
+    )
 
 
-class _Tally:
-    """Collects the batches' answers and sums them up."""
-
-    def __init__(self, chance: str | float, generator: torch.Generator, measurement: _Measurement) -> None:
-        self.parts: list[_Part] = []
-        self.chance = chance
-        self.generator = generator
-        self.measurement = measurement
-
-    @property
-    def count(self) -> int:
-        return sum(len(part.labels) for part in self.parts)
-
-    def add(self, part: _Part) -> None:
-        self.parts.append(part)
-
-    def result(self) -> AraResult:
-        if not self.parts:
-            raise InvalidInputError("data: expected at least one batch, got none")
-        distances = torch.cat([part.distances for part in self.parts])
-        labels = torch.cat([part.labels for part in self.parts])
-        chance = self._chance_accuracy(labels)
-        return AraResult(
-            area=_area.area(distances, chance),
-            interval=_area.percentile_interval(_area.bootstrap_areas(distances, chance, generator=self.generator)),
-            truncated_area=_area.area(distances, chance, truncated=True),
-            not_found=int(torch.isinf(distances).sum()),
-            clean_accuracy=float(torch.cat([part.correct for part in self.parts]).double().mean()),
-            chance_accuracy=chance,
-            distances=distances,
-            labels=labels,
-            gradient_evaluations=sum(part.gradient_evaluations for part in self.parts),
-            norm=self.measurement.norm.name,
-            criterion=repr(self.measurement.criterion),
-            attack=type(self.measurement.attack).__name__,
-        )
-
-    def _chance_accuracy(self, labels: Tensor) -> float:
-        if self.chance == "uniform":
-            return 1 / self.parts[0].num_classes
-        if self.chance == "majority":
-            return float(labels.bincount().max()) / len(labels)
-        return float(self.chance)
+def _chance_accuracy(chance: str | float, labels: Tensor, num_classes: int) -> float:
+    if chance == "uniform":
+        return 1 / num_classes
+    if chance == "majority":
+        return float(labels.bincount().max()) / len(labels)
+    return float(chance)
 
 
 def _as_attack(

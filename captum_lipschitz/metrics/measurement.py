@@ -1,0 +1,96 @@
+"""One batch's robustness: an attack is run, and every answer is checked against the model again."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from captum_lipschitz._model import check_inputs, check_labels, check_logits, no_trace
+from captum_lipschitz._typing import Model
+from captum_lipschitz.attacks import AttackResult
+from captum_lipschitz.criteria import Criterion
+from captum_lipschitz.errors import CaptumLipschitzWarning
+from captum_lipschitz.geometry import Bounds, Norm, rowwise
+
+
+class AnyAttack(Protocol):
+    """What ``accuracy_robustness_area`` needs of an attack; ``Attack`` and the plugins' attacks have it."""
+
+    def __call__(
+        self, model: Model, inputs: Tensor, labels: Tensor, criterion: Criterion | str = ..., /
+    ) -> AttackResult: ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """One batch's answers, on the CPU.
+
+    Attributes:
+        distances: (N,), float64; 0 where the clean image meets the criterion, ``inf`` where nothing was found.
+        labels: (N,).
+        correct: (N,) bool, the label is the clean image's argmax.
+        gradient_evaluations: (N,) int64, spent on each image.
+        num_classes: C.
+    """
+
+    distances: Tensor
+    labels: Tensor
+    correct: Tensor
+    gradient_evaluations: Tensor
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is measured with what; ``run`` does one batch."""
+
+    model: Model
+    attack: AnyAttack
+    criterion: Criterion
+    norm: Norm
+    bounds: Bounds | None
+    device: torch.device | None
+
+    def run(self, images: Tensor, labels: Tensor, *, start: int) -> Part:
+        check_inputs(images, "images")
+        check_labels(labels, len(images))
+        self.norm.check(images)
+        criterion = self.criterion.rows(torch.arange(start, start + len(images)))
+        device = self.device or images.device
+        images, labels = images.detach().to(device), labels.to(device)
+        result = self.attack(self.model, images, labels, criterion)
+        answers = torch.where(rowwise(result.found, images), result.adversarial_inputs, images)
+        with no_trace(self.model, images), torch.no_grad():
+            clean = check_logits(self.model(images), len(images))
+            perturbed = check_logits(self.model(answers), len(images), finite=False)
+        solved = criterion.value(clean, labels) <= 0
+        distances = self.norm.size(answers - images).double()
+        met = (criterion.value(perturbed, labels) <= 0) & torch.isfinite(perturbed).all(1)
+        holds = met & torch.isfinite(distances) & self._inside(answers)
+        lost = int((result.found & ~holds & ~solved).sum())
+        if lost:
+            warnings.warn(
+                f"{type(self.attack).__name__} claimed {lost} adversarial images that do not meet the criterion, or "
+                "leave the bounds; they count as not found",
+                CaptumLipschitzWarning,
+                stacklevel=3,
+            )
+        distances = torch.where(result.found & holds, distances, torch.full_like(distances, math.inf))
+        distances = torch.where(solved, torch.zeros_like(distances), distances)
+        return Part(
+            distances=distances.cpu(),
+            labels=labels.cpu(),
+            correct=(clean.argmax(1) == labels).cpu(),
+            gradient_evaluations=result.gradient_evaluations.cpu(),
+            num_classes=clean.shape[1],
+        )
+
+    def _inside(self, images: Tensor) -> Tensor:
+        if self.bounds is None:
+            return torch.ones(len(images), dtype=torch.bool, device=images.device)
+        return (images == self.bounds.clamp(images)).flatten(1).all(1)

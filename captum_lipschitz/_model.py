@@ -51,8 +51,8 @@ def check_labels(
     return labels.long()
 
 
-def check_logits(logits: object, num_images: int, *, finite: bool = True) -> Tensor:
-    """The model's output: a floating tensor of shape (N, C) with C at least 2, and finite unless told otherwise."""
+def check_logits(logits: object, num_images: int, *, finite: bool = True, at_least: int = 2) -> Tensor:
+    """The model's output: a floating tensor, (N, C), C at least 2 or as told, and finite unless told otherwise."""
     if not isinstance(logits, Tensor):
         raise ModelOutputError(
             f"model: expected one tensor of logits, got {type(logits).__name__}; "
@@ -62,7 +62,7 @@ def check_logits(logits: object, num_images: int, *, finite: bool = True) -> Ten
         raise ModelOutputError(
             f"model: expected floating logits of shape ({num_images}, C), got {logits.dtype} {tuple(logits.shape)}"
         )
-    if logits.shape[1] < 2:
+    if logits.shape[1] < at_least:
         raise ModelOutputError(
             "model: expected at least two classes, got one; a single output has no decision to change"
         )

@@ -8,12 +8,17 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from captum_lipschitz._model import check_labels, check_logits
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.objectives import log_odds, logit, margin, without_label
 
 
 class Criterion(ABC):
-    """A per-image test of the logits. Its zero level is the boundary that minimal attacks look for."""
+    """A per-image test of the logits. Its zero level is the boundary that minimal attacks look for.
+
+    Labels are classes, (N,), and an image is right where the label is the argmax, unless a subclass says otherwise:
+    it then overrides ``check_labels``, ``check_logits``, ``correct`` and ``classes`` together.
+    """
 
     @abstractmethod
     def value(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -27,6 +32,22 @@ class Criterion(ABC):
     def validate(self, num_images: int, num_classes: int) -> None:
         """Raise ``InvalidInputError`` where the criterion does not fit a model; override where it can be so."""
         del num_images, num_classes
+
+    def check_labels(self, labels: object, num_images: int, num_classes: int | None = None) -> Tensor:
+        """Labels that this criterion can judge, as int64, or an exception; against C once it is known."""
+        return check_labels(labels, num_images, num_classes)
+
+    def check_logits(self, logits: object, num_images: int, *, finite: bool = True) -> Tensor:
+        """A model's output that this criterion can judge, (N, C), or an exception."""
+        return check_logits(logits, num_images, finite=finite)
+
+    def correct(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Which images the model decides rightly, (N,) bool: what clean accuracy counts."""
+        return logits.argmax(1) == labels
+
+    def classes(self, labels: Tensor, num_outputs: int) -> tuple[Tensor, int]:
+        """What accuracy of guessing is told from: each image's class, (N,), and the number of classes."""
+        return labels, num_outputs
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -47,11 +68,38 @@ class Misclassified(Criterion):
 class BelowChance(Criterion):
     """The label's softmax probability is at most 1 / C ("better than random", BTR, in the paper).
 
-    The value is ``z_y - logsumexp_j z_j + log(C - 1)``. Unlike ``Misclassified`` it depends on the logits' scale.
+    The value is ``z_y - logsumexp_j z_j + log(C - 1)`` of ``z = logits / temperature``. Unlike ``Misclassified`` it
+    depends on the logits' scale; at a temperature fitted on other images (``fit_temperature``) it does not.
+
+    Args:
+        temperature: what logits are divided by, above 0; 1 leaves them as they are.
+
+    Raises:
+        InvalidTypeError, InvalidInputError: a temperature that is no number, not above 0, or not finite.
+
+    Example:
+        >>> logits, labels = torch.tensor([[0.0, 0.5, -9.0]]), torch.tensor([0])
+        >>> bool(BelowChance().value(logits, labels) <= 0), BelowChance(temperature=0.25)
+        (False, BelowChance(temperature=0.25))
+        >>> bool(BelowChance(temperature=0.25).value(logits, labels) <= 0)
+        True
+
+    References:
+        Woods, Chen and Teuscher 2019, arXiv 1906.02896 ("BTR"); Guo et al. 2017, arXiv 1706.04599 (temperature).
     """
 
+    def __init__(self, *, temperature: float = 1.0) -> None:
+        if not isinstance(temperature, (int, float)):
+            raise InvalidTypeError(f"temperature: expected a number, got {temperature!r}")
+        if not 0 < temperature < math.inf:
+            raise InvalidInputError(f"temperature: expected a finite number above 0, got {temperature}")
+        self.temperature = float(temperature)
+
     def value(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return log_odds(logits, labels) + math.log(logits.shape[1] - 1)
+        return log_odds(logits / self.temperature, labels) + math.log(logits.shape[1] - 1)
+
+    def __repr__(self) -> str:
+        return "BelowChance()" if self.temperature == 1 else f"BelowChance(temperature={self.temperature!r})"
 
 
 class Reaches(Criterion):
@@ -92,11 +140,96 @@ class Reaches(Criterion):
         return f"Reaches({self.target.tolist()})"
 
 
-_CRITERIA: dict[str, type[Criterion]] = {"misclassified": Misclassified, "below_chance": BelowChance}
+class LabelFlips(Criterion):
+    """A label of several is decided wrongly: ``(2 y_k - 1) z_k <= 0``; label k is decided to be there where z_k > 0.
+
+    Labels are (N, K) of 1 (there), 0 (not there) and -1 (unknown), logits are (N, K), K at least 1. At ``z_k = 0`` the
+    decision is "not there", so the value is a hair above 0 where that is right.
+
+    Args:
+        label: the label k that must flip, from 0; ``None`` for whichever known label flips first,
+            ``min over known k of (2 y_k - 1) z_k``.
+
+    Raises:
+        InvalidTypeError, InvalidInputError: a label that is no whole number from 0.
+
+    Example:
+        >>> logits, labels = torch.tensor([[2.0, -1.0, 5.0]]), torch.tensor([[1, 0, -1]])
+        >>> LabelFlips(label=0).value(logits, labels), LabelFlips().value(logits, labels)
+        (tensor([2.]), tensor([1.]))
+
+    References:
+        Song et al. 2018, "Multi-label adversarial perturbations", arXiv 1901.00546.
+    """
+
+    def __init__(self, label: int | None = None) -> None:
+        if label is not None and (not isinstance(label, int) or isinstance(label, bool)):
+            raise InvalidTypeError(f"label: expected a whole number or None, got {label!r}")
+        if label is not None and label < 0:
+            raise InvalidInputError(f"label: expected a whole number from 0, got {label}")
+        self.label = label
+
+    def value(self, logits: Tensor, labels: Tensor) -> Tensor:
+        known = labels >= 0
+        evidence = torch.where(labels > 0, logits, -logits)
+        kept_tie = (labels == 0) & (logits == 0)
+        evidence = torch.where(kept_tie, evidence + torch.finfo(evidence.dtype).tiny, evidence)
+        evidence = torch.where(known, evidence, torch.full_like(evidence, math.inf))
+        return evidence.amin(1) if self.label is None else evidence[:, self.label]
+
+    def check_labels(self, labels: object, num_images: int, num_classes: int | None = None) -> Tensor:
+        checked = _check_label_sets(labels, num_images, num_classes)
+        judged = checked if self.label is None else checked[:, self.label : self.label + 1]
+        if judged.shape[1] == 0:
+            raise InvalidInputError(f"label: expected one of 0..{checked.shape[1] - 1}, got {self.label}")
+        unknown = int((judged < 0).all(1).sum())
+        if unknown:
+            name = "any label" if self.label is None else f"label {self.label}"
+            raise InvalidInputError(f"labels: expected {name} to be known (0 or 1), got -1 for {unknown} images")
+        return checked
+
+    def check_logits(self, logits: object, num_images: int, *, finite: bool = True) -> Tensor:
+        return check_logits(logits, num_images, finite=finite, at_least=1)
+
+    def correct(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return self.value(logits, labels) > 0
+
+    def classes(self, labels: Tensor, num_outputs: int) -> tuple[Tensor, int]:
+        return (labels, num_outputs) if self.label is None else (labels[:, self.label], 2)
+
+    def __repr__(self) -> str:
+        return "LabelFlips()" if self.label is None else f"LabelFlips(label={self.label})"
+
+
+def _check_label_sets(labels: object, num_images: int, num_labels: int | None) -> Tensor:
+    """Zeros, ones and minus ones, (N, K) as int64, of any real dtype."""
+    if not isinstance(labels, Tensor):
+        raise InvalidTypeError(f"labels: expected a tensor of 0, 1 and -1, got {type(labels).__name__}")
+    width = "K" if num_labels is None else num_labels
+    if (
+        labels.dim() != 2
+        or len(labels) != num_images
+        or labels.shape[1] < 1
+        or labels.shape[1] != (num_labels or labels.shape[1])
+    ):
+        raise InvalidInputError(
+            f"labels: expected one row of labels per image, shape ({num_images}, {width}), got {tuple(labels.shape)}"
+        )
+    wrong = labels[(labels != 0) & (labels != 1) & (labels != -1)]
+    if len(wrong):
+        raise InvalidInputError(f"labels: expected 0, 1 or -1 (unknown), got {wrong[0].item()}")
+    return labels.long()
+
+
+_CRITERIA: dict[str, type[Criterion]] = {
+    "misclassified": Misclassified,
+    "below_chance": BelowChance,
+    "label_flips": LabelFlips,
+}
 
 
 def as_criterion(criterion: Criterion | str) -> Criterion:
-    """A criterion from an object or one of the names ``"misclassified"``, ``"below_chance"``."""
+    """A criterion from an object or one of the names ``"misclassified"``, ``"below_chance"``, ``"label_flips"``."""
     if isinstance(criterion, Criterion):
         return criterion
     if not isinstance(criterion, str) or criterion not in _CRITERIA:

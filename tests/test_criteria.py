@@ -71,7 +71,7 @@ def test_log_odds_keep_their_gradient_where_cross_entropy_has_none() -> None:
 
 def test_look_up_errors_list_the_choices() -> None:
     assert isinstance(as_criterion("below_chance"), BelowChance)
-    with pytest.raises(InvalidInputError, match=r"\['below_chance', 'misclassified'\]"):
+    with pytest.raises(InvalidInputError, match=r"\['below_chance', 'label_flips', 'misclassified'\]"):
         as_criterion("btr")
     with pytest.raises(InvalidInputError, match="'log_odds'"):
         as_objective("entropy")

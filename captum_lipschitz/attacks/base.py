@@ -11,9 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captum_lipschitz._model import check_inputs, check_labels, check_logits, gradient, no_trace
+from captum_lipschitz._model import check_inputs, check_logits, gradient, no_trace
 from captum_lipschitz._typing import Model
 from captum_lipschitz.criteria import Criterion, as_criterion
+from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.geometry import Bounds, Norm, as_norm, rowwise
 from captum_lipschitz.objectives import Objective, logit
 
@@ -60,7 +61,7 @@ class Problem:
     Attributes:
         model: maps inputs (N, ...) to logits (N, C); already in evaluation mode.
         inputs: (N, ...).
-        labels: (N,).
+        labels: (N,), or as the criterion has them.
         criterion: the goal.
         bounds: the box that perturbed images must stay in, or ``None``.
     """
@@ -95,12 +96,12 @@ class Problem:
     def logits(self, perturbations: Tensor) -> Tensor:
         """Logits of the perturbed images, (N, C), checked, without gradient."""
         with torch.no_grad():
-            return check_logits(self.model(self.images(perturbations)), len(self))
+            return self.criterion.check_logits(self.model(self.images(perturbations)), len(self))
 
     def value(self, perturbations: Tensor) -> Tensor:
         """The criterion's value of the perturbed images, (N,); ``inf`` where logits are not finite. No gradient."""
         with torch.no_grad():
-            logits = check_logits(self.model(self.images(perturbations)), len(self), finite=False)
+            logits = self.criterion.check_logits(self.model(self.images(perturbations)), len(self), finite=False)
         return _defined(self.criterion.value(logits, self.labels), logits)
 
     def evaluate(self, perturbations: Tensor, objective: Objective | None = None) -> Evaluation:
@@ -109,8 +110,13 @@ class Problem:
         An image whose logits are not finite has the value ``inf`` and no gradient; its neighbours go on.
         """
         leaf = self.images(perturbations).detach().requires_grad_()
-        logits = check_logits(self.model(leaf), len(self), finite=False)
+        logits = self.criterion.check_logits(self.model(leaf), len(self), finite=False)
         value = self.criterion.value(logits, self.labels)
+        if objective is not None and self.labels.dim() != 1:
+            raise InvalidInputError(
+                f"criterion: expected one whose labels are classes, which this attack's objective takes, got "
+                f"{self.criterion}; MinimumNormAttack follows any criterion"
+            )
         followed = value if objective is None else objective(logits, self.labels)
         slopes = gradient(followed, leaf)
         usable = torch.isfinite(slopes.flatten(1)).all(1)
@@ -163,7 +169,7 @@ class Attack(ABC):
             model: maps (N, ...) to logits (N, C). A module is run in evaluation mode and left as it was; modules behind
                 a function must be in evaluation mode already.
             inputs: floating, finite, (N, ...), within ``bounds`` where there are any.
-            labels: integer classes, (N,).
+            labels: integer classes, (N,); for ``LabelFlips`` 0, 1 and -1 (unknown), (N, K).
             criterion: when an image is solved: ``"misclassified"``, ``"below_chance"`` or a ``Criterion`` object.
 
         Returns:
@@ -174,8 +180,8 @@ class Attack(ABC):
             ModelOutputError, DisconnectedModelError: for a model without finite logits or without a gradient.
         """
         inputs = check_inputs(inputs).detach()
-        labels = check_labels(labels, len(inputs)).to(inputs.device)
         goal = as_criterion(criterion)
+        labels = goal.check_labels(labels, len(inputs)).to(inputs.device)
         self.norm.check(inputs)
         if self.bounds is not None:
             self.bounds.check(inputs)
@@ -239,7 +245,7 @@ def verified(problem: Problem, perturbations: Tensor, claimed: Tensor, open_rows
 def _unsolved(problem: Problem) -> Tensor:
     """Which clean images do not meet the criterion yet, (N,). The model's first run: where it is found wanting."""
     logits = problem.logits(torch.zeros_like(problem.inputs))
-    check_labels(problem.labels, len(problem), logits.shape[1])
+    problem.criterion.check_labels(problem.labels, len(problem), logits.shape[1])
     problem.criterion.validate(len(problem), logits.shape[1])
     first = torch.zeros(1, dtype=torch.int64, device=problem.inputs.device)
     problem.rows(first).evaluate(torch.zeros_like(problem.inputs[:1]))

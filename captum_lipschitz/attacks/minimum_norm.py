@@ -88,7 +88,8 @@ class MinimumNormAttack(Attack):
         self.candidates = candidates
 
     def search(self, problem: Problem) -> Found:
-        start, spent = torch.zeros_like(problem.inputs), torch.zeros_like(problem.labels)
+        start = torch.zeros_like(problem.inputs)
+        spent = torch.zeros(len(problem), dtype=torch.int64, device=start.device)
         if isinstance(problem.criterion, Misclassified) and self.candidates > 1:
             start, backward_passes = self._toward_nearest_class(problem)
             spent += backward_passes

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_lipschitz._model import check_inputs, check_labels, device_of
+from captum_lipschitz._model import device_of
 from captum_lipschitz._typing import Model
 from captum_lipschitz.attacks import Attack, MinimumNormAttack
-from captum_lipschitz.criteria import Criterion, as_criterion
+from captum_lipschitz.criteria import Criterion, LabelFlips, as_criterion
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.geometry import Bounds, Norm, as_norm
 from captum_lipschitz.metrics import area as _area
+from captum_lipschitz.metrics.data import Data, batches, is_pair
 from captum_lipschitz.metrics.measurement import AnyAttack, Measurement, Part
 from captum_lipschitz.metrics.result import AraResult
-
-Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
-
-_BATCH = 256
 
 
 def accuracy_robustness_area(
@@ -50,9 +46,9 @@ def accuracy_robustness_area(
         attack: an attack object; ``None`` is ``MinimumNormAttack`` with this function's ``norm`` and ``bounds``. By
             name: ``captum_lipschitz.create_attack("torchattacks:PGDL2")``.
         criterion: ``"misclassified"`` (attack ARA), ``"below_chance"`` (BTR ARA; it depends on the logits' scale) or a
-            ``Criterion`` object.
+            ``Criterion`` object. For several labels per image see ``multilabel_robustness_areas``.
         chance: a0, accuracy of guessing: ``"uniform"`` for 1 / C, ``"majority"`` for the commonest label's share, or
-            a fraction.
+            a fraction. Within a class see ``AraResult.class_chance_accuracy``.
         bounds: the box that adversarial images must stay in; with an ``attack`` of your own, its bounds.
         norm: what distances are measured in, whatever the attack minimises.
         scale: broadcast to the inputs; distances are then in units of each feature's scale.
@@ -86,14 +82,14 @@ def accuracy_robustness_area(
         bounds=Bounds.of(bounds),
         device=torch.device(device) if device is not None else device_of(model),
     )
-    _check_chance(chance)
+    _check_chance(chance, measurement.criterion)
     draws = _area.bootstrap_generator(generator)
     parts: list[Part] = []
     count = 0
-    total = len(data[0]) if isinstance(data, tuple) and _is_pair(data) else None
+    total = len(data[0]) if isinstance(data, tuple) and is_pair(data) else None
     try:
         with tqdm(total=total, disable=not show_progress, desc=f"ARA, {measurement.criterion}", unit="image") as bar:
-            for images, labels in _batches(data):
+            for images, labels in batches(data, measurement.criterion.check_labels):
                 parts.append(measurement.run(images, labels, start=count))
                 count += len(images)
                 bar.update(len(images))
@@ -122,6 +118,7 @@ def summarise(
         raise InvalidInputError("data: expected at least one batch, got none")
     distances = torch.cat([part.distances for part in parts])
     labels = torch.cat([part.labels for part in parts])
+    correct = torch.cat([part.correct for part in parts])
     guessing = _chance_accuracy(chance, labels, parts[0].num_classes)
     draws = _area.bootstrap_generator(generator)
     return AraResult(
@@ -129,10 +126,12 @@ def summarise(
         interval=_area.percentile_interval(_area.bootstrap_areas(distances, guessing, generator=draws)),
         truncated_area=_area.area(distances, guessing, truncated=True),
         not_found=int(torch.isinf(distances).sum()),
-        clean_accuracy=float(torch.cat([part.correct for part in parts]).double().mean()),
+        clean_accuracy=float(correct.double().mean()),
         chance_accuracy=guessing,
+        class_chance_accuracy=1 / parts[0].num_classes if isinstance(chance, str) else float(chance),
         distances=distances,
         labels=labels,
+        correct=correct,
         gradient_evaluations=int(sum(part.gradient_evaluations.sum() for part in parts)),
         norm=measurement.norm.name,
         criterion=repr(measurement.criterion),
@@ -167,32 +166,12 @@ def _as_attack(
     return attack
 
 
-def _check_chance(chance: str | float) -> None:
+def _check_chance(chance: str | float, criterion: Criterion) -> None:
+    if isinstance(chance, str) and isinstance(criterion, LabelFlips) and criterion.label is None:
+        raise InvalidInputError(f"chance: expected a fraction with LabelFlips() (0.0 for none), got {chance!r}")
     if isinstance(chance, str):
         valid = chance in ("uniform", "majority")
     else:
         valid = isinstance(chance, (int, float)) and 0 <= chance < 1
     if not valid:
         raise InvalidInputError(f"chance: expected 'uniform', 'majority' or a fraction in [0, 1), got {chance!r}")
-
-
-def _is_pair(data: Any) -> bool:
-    return isinstance(data, (tuple, list)) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
-
-
-def _batches(data: Any) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of a pair, cut by index, or those that an iterable brings."""
-    if _is_pair(data):
-        images, labels = data
-        check_inputs(images, "images")
-        check_labels(labels, len(images))
-        yield from zip(images.split(_BATCH), labels.split(_BATCH), strict=True)
-        return
-    if not isinstance(data, Iterable) or isinstance(data, Tensor):
-        raise InvalidTypeError(
-            f"data: expected (images, labels) or an iterable of such batches, got {type(data).__name__}"
-        )
-    for batch in data:
-        if not _is_pair(batch):
-            raise InvalidTypeError(f"data: expected batches (images, labels), got {type(batch).__name__}")
-        yield batch[0], batch[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ def area(distances: Tensor, chance_accuracy: float, *, truncated: bool = False) 
         Woods, Chen and Teuscher 2019, arXiv 1906.02896 ("Accuracy-Robustness Area"); its histogram made exact.
     """
     counts = torch.ones(1, len(distances), dtype=torch.float64)
-    ordered = distances.double().cpu().sort().values
+    ordered = distances.cpu().double().sort().values
     return float(_areas(ordered, counts, chance_accuracy, truncated=truncated))
 
 
@@ -59,18 +60,30 @@ def bootstrap_areas(
     distances: Tensor, chance_accuracy: float, *, generator: torch.Generator, resamples: int = _RESAMPLES
 ) -> Tensor:
     """Areas of ``resamples`` draws of N images with replacement, (resamples,); same generator state, same images."""
-    ordered, order = distances.double().cpu().sort()
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order))
-    areas = []
-    step = max(1, _CELLS // len(ordered))
+    areas = [
+        weighted_areas(distances, counts, chance_accuracy)
+        for counts in resample_counts(len(distances), generator=generator, resamples=resamples)
+    ]
+    return torch.cat(areas)
+
+
+def resample_counts(num_images: int, *, generator: torch.Generator, resamples: int = _RESAMPLES) -> Iterator[Tensor]:
+    """How often each image is in each resample, (B, N) float64 at a time, as many rows as memory should hold."""
+    step = max(1, _CELLS // num_images)
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
-        chosen = place[torch.randint(len(ordered), (rows, len(ordered)), generator=generator)]
-        counts = torch.zeros(rows, len(ordered), dtype=torch.float64)
-        counts.scatter_add_(1, chosen, torch.ones_like(chosen, dtype=torch.float64))
-        areas.append(_areas(ordered, counts, chance_accuracy, truncated=False))
-    return torch.cat(areas)
+        chosen = torch.randint(num_images, (rows, num_images), generator=generator)
+        counts = torch.zeros(rows, num_images, dtype=torch.float64)
+        yield counts.scatter_add_(1, chosen, torch.ones_like(chosen, dtype=torch.float64))
+
+
+def weighted_areas(distances: Tensor, counts: Tensor, chance_accuracy: float) -> Tensor:
+    """The area for each row of ``counts``, (B, N), in which image i occurs ``counts[b, i]`` times; (B,), float64.
+
+    NaN for a row without images.
+    """
+    ordered, order = distances.cpu().double().sort()
+    return _areas(ordered, counts[:, order], chance_accuracy, truncated=False)
 
 
 def percentile_interval(values: Tensor, confidence: float = _CONFIDENCE) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from captum_lipschitz._model import check_inputs, check_labels, check_logits, no_trace
+from captum_lipschitz._model import check_inputs, no_trace
 from captum_lipschitz._typing import Model
 from captum_lipschitz.attacks import AttackResult
 from captum_lipschitz.criteria import Criterion
@@ -32,8 +32,8 @@ class Part:
 
     Attributes:
         distances: (N,), float64; 0 where the clean image meets the criterion, ``inf`` where nothing was found.
-        labels: (N,).
-        correct: (N,) bool, the label is the clean image's argmax.
+        labels: classes, (N,), as ``Criterion.classes`` gives them.
+        correct: (N,) bool, the clean image is decided rightly.
         gradient_evaluations: (N,) int64, spent on each image.
         num_classes: C.
     """
@@ -58,7 +58,7 @@ class Measurement:
 
     def run(self, images: Tensor, labels: Tensor, *, start: int) -> Part:
         check_inputs(images, "images")
-        check_labels(labels, len(images))
+        labels = self.criterion.check_labels(labels, len(images))
         self.norm.check(images)
         criterion = self.criterion.rows(torch.arange(start, start + len(images)))
         device = self.device or images.device
@@ -66,8 +66,8 @@ class Measurement:
         result = self.attack(self.model, images, labels, criterion)
         answers = torch.where(rowwise(result.found, images), result.adversarial_inputs, images)
         with no_trace(self.model, images), torch.no_grad():
-            clean = check_logits(self.model(images), len(images))
-            perturbed = check_logits(self.model(answers), len(images), finite=False)
+            clean = criterion.check_logits(self.model(images), len(images))
+            perturbed = criterion.check_logits(self.model(answers), len(images), finite=False)
         solved = criterion.value(clean, labels) <= 0
         distances = self.norm.size(answers - images).double()
         met = (criterion.value(perturbed, labels) <= 0) & torch.isfinite(perturbed).all(1)
@@ -82,12 +82,13 @@ class Measurement:
             )
         distances = torch.where(result.found & holds, distances, torch.full_like(distances, math.inf))
         distances = torch.where(solved, torch.zeros_like(distances), distances)
+        classes, num_classes = criterion.classes(labels, clean.shape[1])
         return Part(
             distances=distances.cpu(),
-            labels=labels.cpu(),
-            correct=(clean.argmax(1) == labels).cpu(),
+            labels=classes.cpu(),
+            correct=criterion.correct(clean, labels).cpu(),
             gradient_evaluations=result.gradient_evaluations.cpu(),
-            num_classes=clean.shape[1],
+            num_classes=num_classes,
         )
 
     def _inside(self, images: Tensor) -> Tensor:

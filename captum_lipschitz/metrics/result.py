@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.metrics import area as _area
+from captum_lipschitz.metrics.by_class import ByClass, ClassArea, areas_by_class
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,11 +27,15 @@ class AraResult:
         interval: 95% interval of ``area`` from resampling the images; not of training seeds or the attack's looseness.
         truncated_area: the area up to the largest distance found; equal to ``area`` where everything was found.
         not_found: number of images for which nothing was found.
-        clean_accuracy: share of images whose label is the argmax, a fraction.
+        clean_accuracy: share of images that the model decides rightly (the label is the argmax), a fraction.
         chance_accuracy: a0, accuracy of guessing, a fraction.
+        class_chance_accuracy: a0 within one class: the fraction that was given as ``chance``, else 1 / C, as whoever
+            guesses without looking at the image, by whatever rule, is right in 1 / C of the cases, averaged over the
+            classes. (So the commonest class's share, which is right for all images together, is not used here.)
         distances: (N,), float64 on the CPU, in the data's order; 0 where the clean image meets the criterion, ``inf``
             where nothing was found.
-        labels: (N,), on the CPU.
+        labels: (N,), on the CPU; (N, K) for ``LabelFlips()``.
+        correct: (N,) bool, on the CPU: the model decides the clean image rightly.
         gradient_evaluations: spent on all images together.
         norm: name of the norm.
         criterion: the criterion's ``repr``.
@@ -41,8 +48,10 @@ class AraResult:
     not_found: int
     clean_accuracy: float
     chance_accuracy: float
+    class_chance_accuracy: float
     distances: Tensor
     labels: Tensor
+    correct: Tensor
     gradient_evaluations: int
     norm: str
     criterion: str
@@ -58,6 +67,43 @@ class AraResult:
             f"ARA {self.area:.4g} [{low:.4g}, {high:.4g}] {self.norm}, {self.criterion}, clean accuracy "
             f"{self.clean_accuracy:.3f}, {len(self)} images{missing}"
         )
+
+    def per_class(self) -> dict[int, ClassArea]:
+        """The area of each class that occurs, with ``class_chance_accuracy`` as a0; from class to ``ClassArea``.
+
+        Raises:
+            InvalidInputError: labels that are not one class per image.
+
+        Example:
+            >>> from captum_lipschitz import accuracy_robustness_area
+            >>> images, labels = torch.rand(9, 4), torch.tensor([0, 0, 0, 0, 0, 0, 0, 1, 1])
+            >>> result = accuracy_robustness_area(torch.nn.Linear(4, 3), (images, labels))
+            >>> {label: one.count for label, one in result.per_class().items()}
+            {0: 7, 1: 2}
+        """
+        return self._by_class.classes
+
+    @property
+    def macro_area(self) -> float:
+        """Mean of the areas of the classes that occur: rare classes count as much as common ones.
+
+        With equally many images per class and the same a0 it is at least ``area``: where one class lies below chance
+        and the others above, it is cut off at 0 here and weighed against them there.
+        """
+        return self._by_class.macro_area
+
+    @property
+    def macro_interval(self) -> tuple[float, float]:
+        """95% interval of ``macro_area``, each class's images resampled among themselves."""
+        return self._by_class.macro_interval
+
+    @cached_property
+    def _by_class(self) -> ByClass:
+        if self.labels.dim() != 1:
+            raise InvalidInputError(
+                f"labels: expected one class per image for figures per class, got {tuple(self.labels.shape)}"
+            )
+        return areas_by_class(self.distances, self.labels, self.correct, self.class_chance_accuracy)
 
     def curve(self, rho: Tensor | float) -> Tensor:
         """``acc(rho)``: share of images that no perturbation of at most ``rho`` was found for, shaped as ``rho``."""
@@ -85,9 +131,12 @@ class AraResult:
         return ax
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON's types; an infinite area, bound or distance is ``None``."""
+        """Everything as JSON's types; an infinite area, bound or distance is ``None``.
+
+        ``by_class`` holds the figures per class and their mean; ``None`` where labels are not classes.
+        """
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        fields["distances"] = self.distances.tolist()
-        fields["labels"] = self.labels.tolist()
+        fields = {name: value.tolist() if isinstance(value, Tensor) else value for name, value in fields.items()}
+        fields["by_class"] = self._by_class.to_dict() if self.labels.dim() == 1 else None
         figures: dict[str, Any] = _area.finite_or_none(fields)
         return figures

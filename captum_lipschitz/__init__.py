@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from captum_lipschitz import errors as errors
 from captum_lipschitz.attacks import Attack as Attack
 from captum_lipschitz.attacks import AttackResult as AttackResult
+from captum_lipschitz.attacks import EnsembleAttack as EnsembleAttack
+from captum_lipschitz.attacks import FixedSizeAttack as FixedSizeAttack
 from captum_lipschitz.attacks import MinimumNormAttack as MinimumNormAttack
 from captum_lipschitz.attacks import PaperAttack as PaperAttack
 from captum_lipschitz.criteria import BelowChance as BelowChance
@@ -56,6 +58,8 @@ __all__ = [
     "BelowChance",
     "Bounds",
     "Criterion",
+    "EnsembleAttack",
+    "FixedSizeAttack",
     "HalfHuberReLU",
     "Linf",
     "LipschitzRegularizer",

@@ -10,8 +10,33 @@ from hypothesis import strategies as st
 from strategies import Case, build_batch, build_convolutional, cases
 
 import captum_lipschitz
-from captum_lipschitz import Attack, BelowChance, MinimumNormAttack, Misclassified, PaperAttack, Reaches
+from captum_lipschitz import (
+    Attack,
+    BelowChance,
+    EnsembleAttack,
+    FixedSizeAttack,
+    MinimumNormAttack,
+    Misclassified,
+    PaperAttack,
+    Reaches,
+)
+from captum_lipschitz._typing import Model
 from captum_lipschitz.errors import InvalidInputError
+
+
+def gradient_steps(model: Model, inputs: torch.Tensor, labels: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
+    """Three steps of half the size, in RMSE, along the gradient of the cross entropy."""
+    delta, root = torch.zeros_like(inputs), inputs[0].numel() ** 0.5
+    limit = sizes[:, None, None, None].to(inputs)
+    for _ in range(3):
+        leaf = (inputs + delta).requires_grad_()
+        torch.nn.functional.cross_entropy(model(leaf), labels, reduction="sum").backward()
+        assert leaf.grad is not None
+        slope = leaf.grad / leaf.grad.flatten(1).norm(dim=1)[:, None, None, None].clamp(min=1e-30)
+        delta = delta + limit * root * slope / 2
+        delta = delta * (limit * root / delta.flatten(1).norm(dim=1)[:, None, None, None].clamp(min=1e-30)).clamp(max=1)
+    return inputs + delta
+
 
 ATTACKS: dict[str, Attack] = {
     "minimum_norm": MinimumNormAttack(steps=15),
@@ -22,6 +47,9 @@ ATTACKS: dict[str, Attack] = {
     "paper_cross_entropy": PaperAttack(steps=30, rho=1.0, objective="cross_entropy"),
     "paper_bounded": PaperAttack(steps=30, rho=1.0, bounds=(0, 1)),
     "paper_fixed": PaperAttack(mode="fixed", steps=10, rho=0.5),
+    "ensemble": EnsembleAttack([MinimumNormAttack(steps=5), PaperAttack(steps=10, rho=1.0)]),
+    "sized": FixedSizeAttack(gradient_steps, tolerance=0.1),
+    "sized_one_by_one_bounded": FixedSizeAttack(gradient_steps, one_size=True, tolerance=0.1, bounds=(0, 1)),
 }
 attacks = st.sampled_from(list(ATTACKS)).map(ATTACKS.__getitem__)
 criteria = st.sampled_from([Misclassified(), BelowChance(), Reaches(1)])

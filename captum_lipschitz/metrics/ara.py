@@ -16,6 +16,7 @@ from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.geometry import Bounds, Norm, as_norm
 from captum_lipschitz.metrics import area as _area
 from captum_lipschitz.metrics.data import Data, batches, is_pair
+from captum_lipschitz.metrics.masking import Depth, Doubt, check_depth, find_doubts, not_found_doubts
 from captum_lipschitz.metrics.measurement import AnyAttack, Measurement, Part
 from captum_lipschitz.metrics.result import AraResult
 
@@ -32,6 +33,7 @@ def accuracy_robustness_area(
     scale: Tensor | float | None = None,
     device: torch.device | str | None = None,
     generator: torch.Generator | None = None,
+    doubts: Depth = "quick",
     show_progress: bool = False,
 ) -> AraResult:
     """Measure how far a model's accuracy holds as its inputs are perturbed: the area under accuracy over rho.
@@ -54,6 +56,9 @@ def accuracy_robustness_area(
         scale: broadcast to the inputs; distances are then in units of each feature's scale.
         device: where to run; ``None`` is the model's device.
         generator: source of the bootstrap's draws; ``None`` is a fixed seed, so that results repeat.
+        doubts: how closely to look for reasons to doubt the area, on the first 16 images (``find_doubts`` lists what is
+            looked for, and the cost): ``"quick"`` costs about what attacking two of those images does; ``"full"`` also
+            attacks the 16 again with more effort; ``"off"``.
         show_progress: a progress bar over the images.
 
     Returns:
@@ -76,35 +81,44 @@ def accuracy_robustness_area(
     """
     measurement = Measurement(
         model=model,
-        attack=_as_attack(attack, bounds, norm, scale),
+        attack=as_attack(attack, bounds, norm, scale),
         criterion=as_criterion(criterion),
         norm=as_norm(norm, scale),
         bounds=Bounds.of(bounds),
         device=torch.device(device) if device is not None else device_of(model),
     )
-    _check_chance(chance, measurement.criterion)
+    check_chance(chance, measurement.criterion)
     draws = _area.bootstrap_generator(generator)
+    check_depth(doubts)
     parts: list[Part] = []
+    found: tuple[Doubt, ...] = ()
     count = 0
     total = len(data[0]) if isinstance(data, tuple) and is_pair(data) else None
     try:
         with tqdm(total=total, disable=not show_progress, desc=f"ARA, {measurement.criterion}", unit="image") as bar:
             for images, labels in batches(data, measurement.criterion.check_labels):
                 parts.append(measurement.run(images, labels, start=count))
+                if count == 0:
+                    found = find_doubts(measurement, images, labels, parts[0].distances, depth=doubts)
                 count += len(images)
                 bar.update(len(images))
-            result = summarise(parts, measurement, chance=chance, generator=draws)
-            bar.set_postfix_str(str(result))
+            result = summarise(parts, measurement, chance=chance, generator=draws, doubts=found)
+            bar.set_postfix_str(str(result).partition("\n")[0])
     except BaseException as error:
         if parts:
-            partial = summarise(parts, measurement, chance=chance, generator=draws)
+            partial = summarise(parts, measurement, chance=chance, generator=draws, doubts=found)
             error.partial_result = partial  # type: ignore[attr-defined]
         raise
     return result
 
 
 def summarise(
-    parts: Sequence[Part], measurement: Measurement, *, chance: str | float, generator: torch.Generator | None = None
+    parts: Sequence[Part],
+    measurement: Measurement,
+    *,
+    chance: str | float,
+    generator: torch.Generator | None = None,
+    doubts: Sequence[Doubt] = (),
 ) -> AraResult:
     """The batches' answers as one result; the same parts in the same order give the same figures.
 
@@ -113,33 +127,32 @@ def summarise(
         measurement: what they were measured with.
         chance: see ``accuracy_robustness_area``.
         generator: of the bootstrap; ``None`` is a fixed seed.
+        doubts: what ``find_doubts`` found; that of images without an answer, which needs all parts, is added here.
     """
     if not parts:
         raise InvalidInputError("data: expected at least one batch, got none")
     distances = torch.cat([part.distances for part in parts])
     labels = torch.cat([part.labels for part in parts])
     correct = torch.cat([part.correct for part in parts])
-    guessing = _chance_accuracy(chance, labels, parts[0].num_classes)
-    draws = _area.bootstrap_generator(generator)
-    return AraResult(
-        area=_area.area(distances, guessing),
-        interval=_area.percentile_interval(_area.bootstrap_areas(distances, guessing, generator=draws)),
-        truncated_area=_area.area(distances, guessing, truncated=True),
-        not_found=int(torch.isinf(distances).sum()),
-        clean_accuracy=float(correct.double().mean()),
+    num_classes = parts[0].num_classes
+    guessing = chance_accuracy(chance, labels, num_classes)
+    return AraResult.of(
+        distances,
+        labels,
+        correct,
         chance_accuracy=guessing,
-        class_chance_accuracy=1 / parts[0].num_classes if isinstance(chance, str) else float(chance),
-        distances=distances,
-        labels=labels,
-        correct=correct,
+        class_chance_accuracy=1 / num_classes if isinstance(chance, str) else float(chance),
         gradient_evaluations=int(sum(part.gradient_evaluations.sum() for part in parts)),
         norm=measurement.norm.name,
         criterion=repr(measurement.criterion),
         attack=type(measurement.attack).__name__,
+        doubts=(*doubts, *not_found_doubts(distances, guessing)),
+        generator=generator,
     )
 
 
-def _chance_accuracy(chance: str | float, labels: Tensor, num_classes: int) -> float:
+def chance_accuracy(chance: str | float, labels: Tensor, num_classes: int) -> float:
+    """a0 of all images together: ``"uniform"``, ``"majority"`` of labels, (N,), or the fraction given."""
     if chance == "uniform":
         return 1 / num_classes
     if chance == "majority":
@@ -147,12 +160,13 @@ def _chance_accuracy(chance: str | float, labels: Tensor, num_classes: int) -> f
     return float(chance)
 
 
-def _as_attack(
+def as_attack(
     attack: AnyAttack | None,
     bounds: Bounds | tuple[float, float] | None,
     norm: Norm | str,
     scale: Tensor | float | None,
 ) -> AnyAttack:
+    """The attack object given, or the library's own in the norm and bounds asked for."""
     if attack is None:
         return MinimumNormAttack(norm=as_norm(norm, scale), bounds=bounds)
     if isinstance(attack, str):
@@ -166,7 +180,8 @@ def _as_attack(
     return attack
 
 
-def _check_chance(chance: str | float, criterion: Criterion) -> None:
+def check_chance(chance: str | float, criterion: Criterion) -> None:
+    """Raise ``InvalidInputError`` for an accuracy of guessing that cannot be, or that the criterion does not tell."""
     if isinstance(chance, str) and isinstance(criterion, LabelFlips) and criterion.label is None:
         raise InvalidInputError(f"chance: expected a fraction with LabelFlips() (0.0 for none), got {chance!r}")
     if isinstance(chance, str):

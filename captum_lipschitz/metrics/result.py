@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.metrics import area as _area
 from captum_lipschitz.metrics.by_class import ByClass, ClassArea, areas_by_class
+from captum_lipschitz.metrics.masking import Doubt
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,12 +35,13 @@ class AraResult:
             classes. (So the commonest class's share, which is right for all images together, is not used here.)
         distances: (N,), float64 on the CPU, in the data's order; 0 where the clean image meets the criterion, ``inf``
             where nothing was found.
-        labels: (N,), on the CPU; (N, K) for ``LabelFlips()``.
+        labels: (N,), on the CPU; -1 where not known; (N, K) for ``LabelFlips()``.
         correct: (N,) bool, on the CPU: the model decides the clean image rightly.
         gradient_evaluations: spent on all images together.
         norm: name of the norm.
         criterion: the criterion's ``repr``.
         attack: the attack's class name.
+        doubts: reasons to doubt the area, the gravest first; empty also where none were looked for.
     """
 
     area: float
@@ -56,6 +58,42 @@ class AraResult:
     norm: str
     criterion: str
     attack: str
+    doubts: tuple[Doubt, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        distances: Tensor,
+        labels: Tensor,
+        correct: Tensor,
+        *,
+        chance_accuracy: float,
+        generator: torch.Generator | None = None,
+        **others: Any,
+    ) -> AraResult:
+        """The result for images' answers: the figures that follow from them are computed, the ``others`` are given.
+
+        Args:
+            distances: (N,), float64 on the CPU.
+            labels: (N,); -1 for a class that is not known.
+            correct: (N,) bool.
+            chance_accuracy: a0 of all images together.
+            generator: of the bootstrap; ``None`` is a fixed seed.
+            others: the attributes that say where the answers come from.
+        """
+        draws = _area.bootstrap_generator(generator)
+        return cls(
+            area=_area.area(distances, chance_accuracy),
+            interval=_area.percentile_interval(_area.bootstrap_areas(distances, chance_accuracy, generator=draws)),
+            truncated_area=_area.area(distances, chance_accuracy, truncated=True),
+            not_found=int(torch.isinf(distances).sum()),
+            clean_accuracy=float(correct.double().mean()),
+            chance_accuracy=chance_accuracy,
+            distances=distances,
+            labels=labels,
+            correct=correct,
+            **others,
+        )
 
     def __len__(self) -> int:
         return len(self.distances)
@@ -63,10 +101,11 @@ class AraResult:
     def __str__(self) -> str:
         low, high = self.interval
         missing = f", {self.not_found} not found (truncated {self.truncated_area:.4g})" if self.not_found else ""
-        return (
+        first = (
             f"ARA {self.area:.4g} [{low:.4g}, {high:.4g}] {self.norm}, {self.criterion}, clean accuracy "
             f"{self.clean_accuracy:.3f}, {len(self)} images{missing}"
         )
+        return "\n".join([first, *(f"  doubt ({doubt})" for doubt in self.doubts)])
 
     def per_class(self) -> dict[int, ClassArea]:
         """The area of each class that occurs, with ``class_chance_accuracy`` as a0; from class to ``ClassArea``.
@@ -99,11 +138,15 @@ class AraResult:
 
     @cached_property
     def _by_class(self) -> ByClass:
-        if self.labels.dim() != 1:
+        if not self._has_classes():
             raise InvalidInputError(
-                f"labels: expected one class per image for figures per class, got {tuple(self.labels.shape)}"
+                f"labels: expected one class per image for figures per class, got {tuple(self.labels.shape)}, "
+                f"smallest {int(self.labels.min())}"
             )
         return areas_by_class(self.distances, self.labels, self.correct, self.class_chance_accuracy)
+
+    def _has_classes(self) -> bool:
+        return self.labels.dim() == 1 and not bool((self.labels < 0).any())
 
     def curve(self, rho: Tensor | float) -> Tensor:
         """``acc(rho)``: share of images that no perturbation of at most ``rho`` was found for, shaped as ``rho``."""
@@ -137,6 +180,7 @@ class AraResult:
         """
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         fields = {name: value.tolist() if isinstance(value, Tensor) else value for name, value in fields.items()}
-        fields["by_class"] = self._by_class.to_dict() if self.labels.dim() == 1 else None
+        fields["doubts"] = [asdict(doubt) for doubt in self.doubts]
+        fields["by_class"] = self._by_class.to_dict() if self._has_classes() else None
         figures: dict[str, Any] = _area.finite_or_none(fields)
         return figures

@@ -18,6 +18,7 @@ from captum_lipschitz.attacks import MinimumNormAttack as MinimumNormAttack
 from captum_lipschitz.attacks import PaperAttack as PaperAttack
 from captum_lipschitz.criteria import BelowChance as BelowChance
 from captum_lipschitz.criteria import Criterion as Criterion
+from captum_lipschitz.criteria import LabelFlips as LabelFlips
 from captum_lipschitz.criteria import Misclassified as Misclassified
 from captum_lipschitz.criteria import Reaches as Reaches
 from captum_lipschitz.geometry import L2 as L2
@@ -27,8 +28,14 @@ from captum_lipschitz.geometry import Linf as Linf
 from captum_lipschitz.geometry import Norm as Norm
 from captum_lipschitz.metrics import AraComparison as AraComparison
 from captum_lipschitz.metrics import AraResult as AraResult
+from captum_lipschitz.metrics import BelowChanceAreas as BelowChanceAreas
+from captum_lipschitz.metrics import ClassArea as ClassArea
+from captum_lipschitz.metrics import MultilabelResult as MultilabelResult
 from captum_lipschitz.metrics import accuracy_robustness_area as accuracy_robustness_area
+from captum_lipschitz.metrics import below_chance_areas as below_chance_areas
 from captum_lipschitz.metrics import compare as compare
+from captum_lipschitz.metrics import fit_temperature as fit_temperature
+from captum_lipschitz.metrics import multilabel_robustness_areas as multilabel_robustness_areas
 from captum_lipschitz.nn import HalfHuberReLU as HalfHuberReLU
 from captum_lipschitz.nn import replace_activations as replace_activations
 from captum_lipschitz.plugin import create_attack as create_attack
@@ -40,15 +47,17 @@ from captum_lipschitz.training import lipschitz_penalty as lipschitz_penalty
 
 if TYPE_CHECKING:
     from captum_lipschitz.attr import AdversarialAttribution as AdversarialAttribution
+    from captum_lipschitz.metrics import AccuracyRobustnessArea as AccuracyRobustnessArea
 
 __version__ = "0.1.0"
 
-# Names whose modules import Captum, and with it matplotlib, are loaded at first use.
-_LAZY = {"AdversarialAttribution": "captum_lipschitz.attr"}
+# Names whose modules import Captum or torchmetrics, and with them matplotlib, are loaded at first use.
+_LAZY = {"AccuracyRobustnessArea": "captum_lipschitz.metrics", "AdversarialAttribution": "captum_lipschitz.attr"}
 
 __all__ = [
     "L2",
     "RMSE",
+    "AccuracyRobustnessArea",
     "AdaptiveStrength",
     "AdversarialAttribution",
     "AraComparison",
@@ -56,25 +65,32 @@ __all__ = [
     "Attack",
     "AttackResult",
     "BelowChance",
+    "BelowChanceAreas",
     "Bounds",
+    "ClassArea",
     "Criterion",
     "EnsembleAttack",
     "FixedSizeAttack",
     "HalfHuberReLU",
+    "LabelFlips",
     "Linf",
     "LipschitzRegularizer",
     "MinimumNormAttack",
     "Misclassified",
+    "MultilabelResult",
     "Norm",
     "PaperAttack",
     "Reaches",
     "RegularizerOutput",
     "accuracy_robustness_area",
     "attach_regularizer",
+    "below_chance_areas",
     "compare",
     "create_attack",
     "errors",
+    "fit_temperature",
     "lipschitz_penalty",
+    "multilabel_robustness_areas",
     "replace_activations",
 ]
 

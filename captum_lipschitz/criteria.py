@@ -178,7 +178,7 @@ class LabelFlips(Criterion):
         return evidence.amin(1) if self.label is None else evidence[:, self.label]
 
     def check_labels(self, labels: object, num_images: int, num_classes: int | None = None) -> Tensor:
-        checked = _check_label_sets(labels, num_images, num_classes)
+        checked = check_label_sets(labels, num_images, num_classes)
         judged = checked if self.label is None else checked[:, self.label : self.label + 1]
         if judged.shape[1] == 0:
             raise InvalidInputError(f"label: expected one of 0..{checked.shape[1] - 1}, got {self.label}")
@@ -201,7 +201,7 @@ class LabelFlips(Criterion):
         return "LabelFlips()" if self.label is None else f"LabelFlips(label={self.label})"
 
 
-def _check_label_sets(labels: object, num_images: int, num_labels: int | None) -> Tensor:
+def check_label_sets(labels: object, num_images: int, num_labels: int | None = None) -> Tensor:
     """Zeros, ones and minus ones, (N, K) as int64, of any real dtype."""
     if not isinstance(labels, Tensor):
         raise InvalidTypeError(f"labels: expected a tensor of 0, 1 and -1, got {type(labels).__name__}")

@@ -1,0 +1,153 @@
+"""Images and labels in an ``.npz`` file, of which a piece at a time is read."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
+
+_NAMES = (("images", "labels"), ("test_images", "test_labels"), ("x", "y"), ("x_test", "y_test"))
+_CHANNELS = (1, 3)
+
+
+@dataclass(frozen=True)
+class _Header:
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    offset: int  # bytes before the first row
+
+
+class ArrayData:
+    """The arrays ``images`` and ``labels`` of an ``.npz`` file, or others that are usual.
+
+    Names: ``images`` and ``labels``; else ``test_images`` and ``test_labels``; else ``x`` and ``y``; else ``x_test``
+    and ``y_test``. Images: uint8, divided by 255, or floating, taken as they are; (N, C, H, W), or (N, H, W, C) where
+    the last dimension is 1 or 3 and the second is neither, or (N, H, W), or (N, D). Labels: integers, (N,) or (N, 1).
+
+    Rows are read from the file when asked for, compressed or not; those before them in a compressed array are
+    decompressed and dropped. Memory holds what was asked for, and the labels.
+
+    Args:
+        path: the file.
+        limit: the first so many images; ``None`` for all.
+
+    Raises:
+        InvalidInputError, InvalidTypeError: for a file or arrays that cannot be used.
+    """
+
+    folder_classes = None
+
+    def __init__(self, path: Path, *, limit: int | None = None) -> None:
+        self._path = path
+        try:
+            self._archive = zipfile.ZipFile(path)
+            images, labels = self._members()
+            self._header = _read_header(self._archive, images)
+            self.labels = _checked_labels(self._archive, labels)
+        except (zipfile.BadZipFile, OSError, EOFError) as error:
+            raise InvalidInputError(f"data: {path} cannot be read as .npz ({error})") from error
+        self._images = images
+        self._rows: IO[bytes] | None = None
+        self._check_images()
+        self.labels = self.labels[:limit]
+
+    @property
+    def identity(self) -> str:
+        """Of the archive's own checksums, so without reading the arrays, and of the number of images."""
+        members = [self._archive.getinfo(f"{name}.npy") for name in self._members(names_only=True)]
+        told = [(member.filename, member.file_size, member.CRC) for member in members]
+        return hashlib.sha256(repr((told, len(self.labels))).encode()).hexdigest()
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+    def check(self, start: int, stop: int) -> None:
+        """Nothing: what could be known was checked when the file was opened."""
+
+    def images(self, start: int, stop: int) -> Tensor:
+        header = self._header
+        row = math.prod(header.shape[1:]) * header.dtype.itemsize
+        try:
+            content = self._read(header.offset + start * row, (stop - start) * row)
+        except (zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
+            raise InvalidInputError(
+                f"data: images {start} to {stop - 1} of {self._path} cannot be read ({error})"
+            ) from error
+        rows = np.frombuffer(content, header.dtype).reshape(stop - start, *header.shape[1:])
+        return _as_floats(torch.from_numpy(rows.astype(rows.dtype.newbyteorder("="))))
+
+    def _read(self, position: int, size: int) -> bytes:
+        """Part of the images' member; the stream stays open, so that reading on does not begin anew."""
+        if self._rows is None:
+            self._rows = self._archive.open(self._images)
+        self._rows.seek(position)
+        content = self._rows.read(size)
+        if len(content) != size:
+            raise EOFError(f"expected {size} bytes more, got {len(content)}")
+        return content
+
+    def _members(self, *, names_only: bool = False) -> tuple[str, str]:
+        there = {name.removesuffix(".npy") for name in self._archive.namelist()}
+        for images, labels in _NAMES:
+            if images in there and labels in there:
+                return (images, labels) if names_only else (f"{images}.npy", f"{labels}.npy")
+        choices = ", ".join(f"{images} and {labels}" for images, labels in _NAMES)
+        raise InvalidInputError(f"data: expected arrays {choices} in {self._path}, got {sorted(there)}")
+
+    def _check_images(self) -> None:
+        shape, dtype = self._header.shape, self._header.dtype
+        if dtype != np.uint8 and not np.issubdtype(dtype, np.floating):
+            raise InvalidTypeError(f"data: expected images of type uint8 or floating, got {dtype} in {self._path}")
+        if not 2 <= len(shape) <= 4 or 0 in shape:
+            raise InvalidInputError(f"data: expected images (N, C, H, W) in {self._path}, got {shape}")
+        if len(self.labels) != shape[0]:
+            raise InvalidInputError(f"data: expected as many labels as images, {shape[0]}, got {len(self.labels)}")
+
+
+def _read_header(archive: zipfile.ZipFile, member: str) -> _Header:
+    """Shape, dtype and place of an array, without reading it."""
+    with archive.open(member) as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, by_columns, dtype = read(file)
+        except ValueError as error:
+            raise InvalidInputError(f"data: {member} is not an array of numpy ({error})") from error
+        if dtype.hasobject:
+            raise InvalidTypeError(f"data: expected numbers in {member}, got objects, and reading those would run code")
+        if by_columns and len(shape) > 1:
+            raise InvalidInputError(
+                f"data: expected {member} row by row, got it by columns; save numpy.ascontiguousarray(...) instead"
+            )
+        return _Header(shape, dtype, file.tell())
+
+
+def _checked_labels(archive: zipfile.ZipFile, member: str) -> Tensor:
+    header = _read_header(archive, member)
+    if not np.issubdtype(header.dtype, np.integer):
+        raise InvalidTypeError(f"data: expected integer classes in {member}, got {header.dtype}")
+    if header.shape[1:] not in ((), (1,)):
+        raise InvalidInputError(f"data: expected one class per image in {member}, shape (N,), got {header.shape}")
+    with archive.open(member) as file:
+        labels = np.lib.format.read_array(file, allow_pickle=False)
+    return torch.from_numpy(labels.astype(np.int64).reshape(-1))
+
+
+def _as_floats(rows: Tensor) -> Tensor:
+    """Images as models take them: float32, bytes in [0, 1], channels second."""
+    if rows.dim() == 3:
+        rows = rows[:, None]
+    elif rows.dim() == 4 and rows.shape[3] in _CHANNELS and rows.shape[1] not in _CHANNELS:
+        rows = rows.permute(0, 3, 1, 2)
+    rows = rows.contiguous()
+    return rows.float() / 255 if rows.dtype == torch.uint8 else rows.float()

@@ -1,0 +1,154 @@
+"""Finished work on disk: one file per chunk of images, each whole or not there, tied to what it was made with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_lipschitz.errors import InvalidInputError
+from captum_lipschitz.measure.files import as_json, create_whole, remove_leftovers, write_whole
+from captum_lipschitz.measure.settings import differences, fingerprint
+from captum_lipschitz.metrics.measurement import Part
+
+_SETTINGS = "settings.json"
+_DTYPES = {"float64": torch.float64, "float32": torch.float32, "int64": torch.int64, "bool": torch.bool}
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One chunk's answers, and the seconds of work in them."""
+
+    part: Part
+    seconds: float
+
+
+def spans(images: int, chunk_size: int) -> list[tuple[int, int]]:
+    """Start and stop of every chunk: cut by index alone, so that any number of processes has the same ones.
+
+    Example:
+        >>> spans(5, 2)
+        [(0, 2), (2, 4), (4, 5)]
+    """
+    return [(start, min(start + chunk_size, images)) for start in range(0, images, chunk_size)]
+
+
+class ChunkStore:
+    """The chunks under ``folder``, of one identity.
+
+    Several processes, and even several runs, may use a folder at once without a lock: a chunk's file is moved into its
+    place whole, names the identity it belongs to, and is the same whoever makes it. One with another identity, or
+    damaged, counts as not there and is made again.
+
+    Args:
+        folder: of the whole run.
+        identity: everything that the answers depend on, as JSON's types.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        self._folder = folder
+        self._chunks = folder / "chunks"
+        self._identity = dict(identity)
+        self._fingerprint = fingerprint(identity)
+
+    def clear(self) -> None:
+        """Throw away every chunk, and whose they were."""
+        (self._folder / _SETTINGS).unlink(missing_ok=True)
+        shutil.rmtree(self._chunks, ignore_errors=True)
+
+    def claim(self) -> None:
+        """Make the folder this identity's, or find that it is already.
+
+        Raises:
+            InvalidInputError: it is another's; the message names what differs. Or it cannot be written to.
+        """
+        try:
+            self._chunks.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self._chunks)
+            created = create_whole(self._folder / _SETTINGS, as_json(self._identity))
+        except OSError as error:
+            raise InvalidInputError(
+                f"output: expected a folder that can be written to, got {self._folder} ({error})"
+            ) from error
+        if not created:
+            self.check()
+
+    def check(self) -> None:
+        """Raise ``InvalidInputError`` unless the folder is this identity's."""
+        path = self._folder / _SETTINGS
+        try:
+            earlier = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InvalidInputError(
+                f"output: {path} cannot be read ({error}); --restart begins anew in this folder"
+            ) from error
+        changed = differences(earlier, self._identity)
+        if changed:
+            raise InvalidInputError(
+                f"output: {self._folder} holds a run with other settings: {'; '.join(changed)}. Take another folder, "
+                "or --restart to throw its chunks away"
+            )
+
+    def load(self, index: int, size: int) -> Chunk | None:
+        """The chunk ``index`` of ``size`` images, or ``None`` where it is not there whole."""
+        try:
+            content = json.loads(self._path(index).read_text(encoding="utf-8"))
+            checksum = content.pop("checksum")
+            if checksum != _checksum(content) or content["identity"] != self._fingerprint or content["index"] != index:
+                return None
+            chunk = Chunk(_as_part(content["part"]), float(content["seconds"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return chunk if len(chunk.part.distances) == size else None
+
+    def save(self, index: int, chunk: Chunk) -> None:
+        """Put a chunk on disk, whole.
+
+        Raises:
+            InvalidInputError: the folder has become another run's meanwhile.
+            OSError: the disk is full, or gone.
+        """
+        self.check()
+        content = {
+            "index": index, "identity": self._fingerprint, "seconds": chunk.seconds, "part": _as_plain(chunk.part)
+        }  # fmt: skip
+        text = json.dumps({**content, "checksum": _checksum(content)}, allow_nan=False)
+        write_whole(self._path(index), text.encode() + b"\n")
+
+    def _path(self, index: int) -> Path:
+        return self._chunks / f"{index:06d}.json"
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _as_plain(part: Part) -> dict[str, Any]:
+    """A part as JSON's types; its numbers read back to the bit, infinity being ``null``."""
+    plain: dict[str, Any] = {}
+    for field in fields(part):
+        value = getattr(part, field.name)
+        if isinstance(value, Tensor):
+            values = [None if item == math.inf else item for item in value.tolist()]
+            value = {"dtype": str(value.dtype).removeprefix("torch."), "values": values}
+        plain[field.name] = value
+    return plain
+
+
+def _as_part(plain: Mapping[str, Any]) -> Part:
+    values: dict[str, Any] = {}
+    for name, value in plain.items():
+        if isinstance(value, dict):
+            items = [math.inf if item is None else item for item in value["values"]]
+            values[name] = torch.tensor(items, dtype=_DTYPES[value["dtype"]])
+        else:
+            values[name] = value
+    return Part(**values)

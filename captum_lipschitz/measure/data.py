@@ -1,0 +1,64 @@
+"""Labelled images of any number, of which only those being worked on are in memory."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from captum_lipschitz.errors import InvalidInputError
+from captum_lipschitz.measure.arrays import ArrayData
+from captum_lipschitz.measure.folder import FolderData
+from captum_lipschitz.measure.settings import AraSettings
+
+
+class ImageData(Protocol):
+    """A data set that is read piece by piece."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Classes, (N,), int64."""
+
+    @property
+    def identity(self) -> str:
+        """A fingerprint: another one where images or labels are others."""
+
+    @property
+    def folder_classes(self) -> int | None:
+        """How many class folders were numbered in sorted order; ``None`` where labels have another source."""
+
+    def check(self, start: int, stop: int) -> None:
+        """Find out, without decoding, whether the images from ``start`` to ``stop`` can be read.
+
+        Raises:
+            InvalidInputError: one cannot; the message names it.
+        """
+
+    def images(self, start: int, stop: int) -> Tensor:
+        """The images from ``start`` to ``stop``, (stop - start, ...), float32, in [0, 1] where they are pictures."""
+
+    def name(self, index: int) -> str:
+        """What users know an image by: its file, or its row."""
+
+
+def open_data(settings: AraSettings) -> ImageData:
+    """The data set at ``settings.data``: a folder of class folders, or an ``.npz`` file.
+
+    Raises:
+        InvalidInputError: it is neither, or cannot be used.
+    """
+    path = settings.data
+    if path.is_dir():
+        return FolderData(
+            path,
+            class_index=settings.class_index,
+            limit=settings.limit,
+            resize=settings.resize,
+            crop=settings.crop,
+        )
+    if not path.is_file() or path.suffix != ".npz":
+        raise InvalidInputError(f"data: expected a folder of class folders or an .npz file, got {path}")
+    for option in ("class_index", "resize", "crop"):
+        if getattr(settings, option) is not None:
+            raise InvalidInputError(f"{option}: expected with a folder of images only, got an .npz file")
+    return ArrayData(path, limit=settings.limit)

@@ -80,6 +80,40 @@ def numerical_area(distances: Tensor, chance_accuracy: float, points: int = 200_
     return float(((accuracy - chance_accuracy).clamp(min=0) * step).sum())
 
 
+def staircase_area(distances: list[float], chance_accuracy: float) -> float:
+    """The area, step by step of the staircase; infinite where its last step is above chance."""
+    total, left = 0.0, 0.0
+    for right in sorted({d for d in distances if math.isfinite(d)}):
+        accuracy = sum(d > left for d in distances) / len(distances)
+        total += max(0.0, accuracy - chance_accuracy) * (right - left)
+        left = right
+    endless = sum(math.isinf(d) for d in distances) / len(distances) > chance_accuracy + 1e-9
+    return math.inf if endless else total
+
+
+def macro_area(distances: Tensor, labels: Tensor, chance_accuracy: float) -> float:
+    """Mean over the classes that occur of the area of each one's images."""
+    found: dict[int, list[float]] = {}
+    for distance, label in zip(distances.tolist(), labels.tolist(), strict=True):
+        found.setdefault(label, []).append(distance)
+    return sum(staircase_area(one, chance_accuracy) for one in found.values()) / len(found)
+
+
+def temperature(logits: Tensor, labels: Tensor) -> float:
+    """Golden-section search for the T of the smallest mean negative log-likelihood, between 1e-6 and 1e6."""
+
+    def loss(log_t: float) -> float:
+        scaled = logits / math.exp(log_t)
+        likelihoods = [row.log_softmax(0)[label] for row, label in zip(scaled, labels, strict=True)]
+        return -float(torch.stack(likelihoods).mean())
+
+    low, high, ratio = math.log(1e-6), math.log(1e6), (math.sqrt(5) - 1) / 2
+    for _ in range(80):
+        a, b = high - ratio * (high - low), low + ratio * (high - low)
+        low, high = (low, b) if loss(a) < loss(b) else (a, high)
+    return math.exp((low + high) / 2)
+
+
 def fixed_size_walk(
     model: nn.Module, images: Tensor, labels: Tensor, *, rho: float, overshoot: float, n_steps: int
 ) -> Tensor:

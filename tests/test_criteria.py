@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 from strategies import seeds
 
-from captum_lipschitz import BelowChance, Misclassified, Reaches
+from captum_lipschitz import BelowChance, LabelFlips, MinimumNormAttack, Misclassified, PaperAttack, Reaches
 from captum_lipschitz.criteria import as_criterion
-from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
+from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, ModelOutputError
 from captum_lipschitz.objectives import as_objective, log_odds, logit, margin, negative_cross_entropy
 
 
@@ -86,3 +89,100 @@ def test_reaches_refuses_targets_that_cannot_be() -> None:
         Reaches(5).validate(20, 5)
     with pytest.raises(InvalidInputError, match="each of 20 images, got 3"):
         Reaches(torch.tensor([0, 1, 2])).validate(20, 5)
+
+
+@given(seeds, st.floats(0.01, 100))
+def test_below_chance_at_a_temperature_is_the_softmax_at_it(seed: int, temperature: float) -> None:
+    logits, labels = _logits(seed)
+    criterion = BelowChance(temperature=temperature)
+    met = logit((logits / temperature).softmax(1), labels) <= 1 / 5
+    assert torch.equal(criterion.value(logits, labels) <= 0, met)
+    assert repr(BelowChance(temperature=temperature)) == f"BelowChance(temperature={temperature!r})" or temperature == 1
+    assert repr(BelowChance()) == "BelowChance()"
+
+
+@pytest.mark.parametrize(
+    ("temperature", "error"),
+    [(0.0, InvalidInputError), (-1.0, InvalidInputError), (math.nan, InvalidInputError), (math.inf, InvalidInputError),
+     ("2", InvalidTypeError)],
+)  # fmt: skip
+def test_temperatures_that_cannot_be(temperature: object, error: type[Exception]) -> None:
+    with pytest.raises(error, match="temperature: expected a"):
+        BelowChance(temperature=temperature)  # type: ignore[arg-type]
+
+
+def _label_sets(seed: int, num_labels: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits, some exactly 0, and labels of which the first is always known."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randint(-2, 3, (30, num_labels), generator=generator).double()
+    labels = torch.randint(-1, 2, (30, num_labels), generator=generator)
+    labels[:, 0] = labels[:, 0].abs()
+    return logits, labels
+
+
+@given(seeds)
+def test_label_flips_is_a_wrong_decision(seed: int) -> None:
+    logits, labels = _label_sets(seed)
+    wrong = [
+        [y >= 0 and (z > 0) != (y == 1) for z, y in zip(*row, strict=True)]
+        for row in zip(logits.tolist(), labels.tolist(), strict=True)
+    ]
+    assert (LabelFlips().value(logits, labels) <= 0).tolist() == [any(row) for row in wrong]
+    assert LabelFlips().correct(logits, labels).tolist() == [not any(row) for row in wrong]
+    for k in range(4):
+        assert (LabelFlips(k).value(logits, labels) <= 0).tolist() == [row[k] for row in wrong]
+
+
+@pytest.mark.parametrize(
+    "labels", [torch.tensor([[1.0], [0.0]]), torch.tensor([[1], [0]]), torch.tensor([[1], [0]]) > 0]
+)
+def test_label_flips_on_one_linear_logit_is_the_distance_to_its_plane(labels: torch.Tensor) -> None:
+    model = torch.nn.Linear(2, 1).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[3.0, 4.0]]))
+        model.bias.zero_()
+    inputs = torch.tensor([[1.0, 0.5], [-2.0, -1.0]], dtype=torch.float64)  # logits 5 and -10: both right
+    for criterion in (LabelFlips(0), "label_flips"):
+        result = MinimumNormAttack(norm="l2")(model, inputs, labels, criterion)
+        assert result.distances.tolist() == pytest.approx([1.0, 2.0], rel=1e-4)
+        assert (model(result.adversarial_inputs) > 0).squeeze(1).tolist() == [False, True]
+
+
+def test_label_flips_of_several_is_the_nearest_known_plane() -> None:
+    inputs = torch.tensor([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0], [-3.0, 1.0, 2.0]], dtype=torch.float64)
+    labels = torch.tensor([[1, -1, 1], [1, 1, 1], [1, 1, -1]])  # the last image's first label is wrong already
+    result = MinimumNormAttack(norm="l2")(lambda x: x * 1.0, inputs, labels, LabelFlips())
+    assert result.distances.tolist() == pytest.approx([2.0, 1.0, 0.0], rel=1e-4)
+    single = MinimumNormAttack(norm="l2")(lambda x: x * 1.0, inputs, labels, LabelFlips(label=0))
+    assert single.distances.tolist() == pytest.approx([3.0, 3.0, 0.0], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("labels", "criterion", "error", "message"),
+    [
+        ([1, 0], LabelFlips(), InvalidTypeError, "labels: expected a tensor of 0, 1 and -1, got list"),
+        (torch.tensor([1, 0]), LabelFlips(), InvalidInputError, r"shape \(2, K\), got \(2,\)"),
+        (torch.zeros(3, 2), LabelFlips(), InvalidInputError, r"shape \(2, K\), got \(3, 2\)"),
+        (torch.zeros(2, 3), LabelFlips(), InvalidInputError, r"shape \(2, 2\), got \(2, 3\)"),
+        (torch.tensor([[1, 2], [0, 1]]), LabelFlips(), InvalidInputError, "expected 0, 1 or -1 .unknown., got 2"),
+        (torch.tensor([[1, 0.5], [0, 1]]), LabelFlips(), InvalidInputError, "got 0.5"),
+        (torch.tensor([[1, math.nan], [0, 1]]), LabelFlips(), InvalidInputError, "got nan"),
+        (torch.tensor([[-1, -1], [0, 1]]), LabelFlips(), InvalidInputError, "any label to be known .* for 1 images"),
+        (torch.tensor([[1, -1], [0, -1]]), LabelFlips(1), InvalidInputError, "label 1 to be known .* for 2 images"),
+        (torch.ones(2, 2), LabelFlips(2), InvalidInputError, r"label: expected one of 0\.\.1, got 2"),
+    ],
+)
+def test_label_sets_that_cannot_be(labels: object, criterion: LabelFlips, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        MinimumNormAttack()(lambda x: x * 1.0, torch.rand(2, 2), labels, criterion)  # type: ignore[arg-type]
+
+
+def test_label_flips_refuses_what_it_cannot_be_or_be_used_with() -> None:
+    with pytest.raises(InvalidInputError, match="label: expected a whole number from 0, got -1"):
+        LabelFlips(-1)
+    with pytest.raises(InvalidTypeError, match="label: expected a whole number"):
+        LabelFlips(1.0)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="MinimumNormAttack follows any criterion"):
+        PaperAttack()(lambda x: x * 1.0, torch.rand(2, 2), torch.ones(2, 2), LabelFlips())
+    with pytest.raises(ModelOutputError, match="got tuple"):
+        MinimumNormAttack()(lambda x: (x,), torch.rand(2, 2), torch.ones(2, 2), LabelFlips())  # type: ignore[arg-type]

@@ -113,15 +113,15 @@ def fit_temperature(model: Model, data: Data, *, device: torch.device | str | No
     logits, labels = _logits(model, data, torch.device(device) if device is not None else device_of(model))
     own = logit(logits, labels)
     largest = logits.amax(1)
-    if bool((own == largest).all()):
-        raise InvalidInputError(
-            f"data: expected some images that the model gets wrong, got all {len(labels)} right: the smaller the "
-            "temperature the better the fit; use more or harder held-out images"
-        )
     if not float((own - logits.mean(1)).mean()) > 0:
         raise InvalidInputError(
             "data: expected labels with larger logits than other classes on average, got none: the larger the "
             "temperature the better the fit; is the model trained, and do the labels belong to the images?"
+        )
+    if bool((own == largest).all()):
+        raise InvalidInputError(
+            f"data: expected some images that the model gets wrong, got all {len(labels)} right: the smaller the "
+            "temperature the better the fit; use more or harder held-out images"
         )
     scale = float((largest - logits.amin(1)).mean())
     scaled = (logits - own[:, None]) / scale

@@ -85,7 +85,7 @@ def test_the_mean_resamples_within_classes() -> None:
 
 
 def test_the_means_interval_covers_at_its_rate() -> None:
-    # Thirty images of class 0, ninety of class 1, uniform on [0, 1] and on [0, 3], chance 0: the mean is (0.5 + 1.5) / 2.
+    # Thirty images uniform on [0, 1], ninety of another class on [0, 3], chance 0: the mean is (0.5 + 1.5) / 2.
     generator = torch.Generator().manual_seed(0)
     labels = torch.tensor([0] * 30 + [1] * 90)
     covered = 0

@@ -30,6 +30,7 @@ from captum_lipschitz.metrics import AraComparison as AraComparison
 from captum_lipschitz.metrics import AraResult as AraResult
 from captum_lipschitz.metrics import BelowChanceAreas as BelowChanceAreas
 from captum_lipschitz.metrics import ClassArea as ClassArea
+from captum_lipschitz.metrics import Doubt as Doubt
 from captum_lipschitz.metrics import MultilabelResult as MultilabelResult
 from captum_lipschitz.metrics import accuracy_robustness_area as accuracy_robustness_area
 from captum_lipschitz.metrics import below_chance_areas as below_chance_areas
@@ -69,6 +70,7 @@ __all__ = [
     "Bounds",
     "ClassArea",
     "Criterion",
+    "Doubt",
     "EnsembleAttack",
     "FixedSizeAttack",
     "HalfHuberReLU",

@@ -8,7 +8,7 @@ from captum_lipschitz.metrics.by_class import ByClass as ByClass
 from captum_lipschitz.metrics.by_class import ClassArea as ClassArea
 from captum_lipschitz.metrics.comparison import AraComparison as AraComparison
 from captum_lipschitz.metrics.comparison import compare as compare
-from captum_lipschitz.metrics.masking import Doubt as Doubt
+from captum_lipschitz.metrics.doubts import Doubt as Doubt
 from captum_lipschitz.metrics.masking import find_doubts as find_doubts
 from captum_lipschitz.metrics.multilabel import MultilabelResult as MultilabelResult
 from captum_lipschitz.metrics.multilabel import multilabel_robustness_areas as multilabel_robustness_areas

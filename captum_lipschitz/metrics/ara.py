@@ -16,7 +16,8 @@ from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.geometry import Bounds, Norm, as_norm
 from captum_lipschitz.metrics import area as _area
 from captum_lipschitz.metrics.data import Data, batches, is_pair
-from captum_lipschitz.metrics.masking import Depth, Doubt, check_depth, find_doubts, not_found_doubts
+from captum_lipschitz.metrics.doubts import Doubt, not_found
+from captum_lipschitz.metrics.masking import Depth, check_depth, find_doubts
 from captum_lipschitz.metrics.measurement import AnyAttack, Measurement, Part
 from captum_lipschitz.metrics.result import AraResult
 
@@ -57,8 +58,8 @@ def accuracy_robustness_area(
         device: where to run; ``None`` is the model's device.
         generator: source of the bootstrap's draws; ``None`` is a fixed seed, so that results repeat.
         doubts: how closely to look for reasons to doubt the area, on the first 16 images (``find_doubts`` lists what is
-            looked for, and the cost): ``"quick"`` costs about what attacking two of those images does; ``"full"`` also
-            attacks the 16 again with more effort; ``"off"``.
+            looked for, and the cost): ``"quick"`` costs about what attacking five images does; ``"full"`` also attacks
+            the 16 again with more effort; ``"off"`` leaves only the count of images not found.
         show_progress: a progress bar over the images.
 
     Returns:
@@ -146,7 +147,7 @@ def summarise(
         norm=measurement.norm.name,
         criterion=repr(measurement.criterion),
         attack=type(measurement.attack).__name__,
-        doubts=(*doubts, *not_found_doubts(distances, guessing)),
+        doubts=(*doubts, *not_found(distances, guessing)),
         generator=generator,
     )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.metrics import area as _area
 from captum_lipschitz.metrics.by_class import ByClass, ClassArea, areas_by_class
-from captum_lipschitz.metrics.masking import Doubt
+from captum_lipschitz.metrics.doubts import Doubt
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

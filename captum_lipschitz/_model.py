@@ -51,6 +51,26 @@ def check_labels(
     return labels.long()
 
 
+def check_label_sets(labels: object, num_images: int, num_labels: int | None = None) -> Tensor:
+    """Zeros, ones and minus ones, (N, K) as int64, of any real dtype."""
+    if not isinstance(labels, Tensor):
+        raise InvalidTypeError(f"labels: expected a tensor of 0, 1 and -1, got {type(labels).__name__}")
+    width = "K" if num_labels is None else num_labels
+    if (
+        labels.dim() != 2
+        or len(labels) != num_images
+        or labels.shape[1] < 1
+        or labels.shape[1] != (num_labels or labels.shape[1])
+    ):
+        raise InvalidInputError(
+            f"labels: expected one row of labels per image, shape ({num_images}, {width}), got {tuple(labels.shape)}"
+        )
+    wrong = labels[(labels != 0) & (labels != 1) & (labels != -1)]
+    if len(wrong):
+        raise InvalidInputError(f"labels: expected 0, 1 or -1 (unknown), got {wrong[0].item()}")
+    return labels.long()
+
+
 def check_logits(logits: object, num_images: int, *, finite: bool = True, at_least: int = 2) -> Tensor:
     """The model's output: a floating tensor, (N, C), C at least 2 or as told, and finite unless told otherwise."""
     if not isinstance(logits, Tensor):

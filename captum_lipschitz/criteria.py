@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from captum_lipschitz._model import check_labels, check_logits
+from captum_lipschitz._model import check_label_sets, check_labels, check_logits
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.objectives import log_odds, logit, margin, without_label
 
@@ -17,12 +17,20 @@ class Criterion(ABC):
     """A per-image test of the logits. Its zero level is the boundary that minimal attacks look for.
 
     Labels are classes, (N,), and an image is right where the label is the argmax, unless a subclass says otherwise:
-    it then overrides ``check_labels``, ``check_logits``, ``correct`` and ``classes`` together.
+    it then overrides ``check_labels``, ``check_logits``, ``correct``, ``classes`` and ``alternatives`` together.
     """
 
     @abstractmethod
     def value(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Signed value, (N,), from logits (N, C) and labels (N,): met where ``value <= 0``; differentiable."""
+
+    def alternatives(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Ways to meet the criterion, (N, A): each a signed value that is enough where at most 0; differentiable.
+
+        Minimal attacks search along several and keep the nearest answer. ``inf`` where an image has no such way. A
+        criterion with a single way, which is the default, is its own alternative.
+        """
+        return self.value(logits, labels)[:, None]
 
     def rows(self, index: Tensor) -> Criterion:
         """The criterion for a selection of the batch's images; override where it carries one entry per image."""
@@ -64,6 +72,10 @@ class Misclassified(Criterion):
         kept_tie = (difference == 0) & (logits.argmax(1) == labels)
         return torch.where(kept_tie, difference + torch.finfo(difference.dtype).tiny, difference)
 
+    def alternatives(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The label's margin to each other class, ``z_y - z_j``."""
+        return _margins(logits, labels)
+
 
 class BelowChance(Criterion):
     """The label's softmax probability is at most 1 / C ("better than random", BTR, in the paper).
@@ -97,6 +109,10 @@ class BelowChance(Criterion):
 
     def value(self, logits: Tensor, labels: Tensor) -> Tensor:
         return log_odds(logits / self.temperature, labels) + math.log(logits.shape[1] - 1)
+
+    def alternatives(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """A single class's lead that is enough by itself, ``z_y - z_j + log(C - 1)``, for each other class."""
+        return _margins(logits / self.temperature, labels) + math.log(logits.shape[1] - 1)
 
     def __repr__(self) -> str:
         return "BelowChance()" if self.temperature == 1 else f"BelowChance(temperature={self.temperature!r})"
@@ -170,12 +186,16 @@ class LabelFlips(Criterion):
         self.label = label
 
     def value(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return self.alternatives(logits, labels).amin(1)
+
+    def alternatives(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Each known label's evidence, ``(2 y_k - 1) z_k``; for one label, its own."""
         known = labels >= 0
         evidence = torch.where(labels > 0, logits, -logits)
         kept_tie = (labels == 0) & (logits == 0)
         evidence = torch.where(kept_tie, evidence + torch.finfo(evidence.dtype).tiny, evidence)
         evidence = torch.where(known, evidence, torch.full_like(evidence, math.inf))
-        return evidence.amin(1) if self.label is None else evidence[:, self.label]
+        return evidence if self.label is None else evidence[:, self.label : self.label + 1]
 
     def check_labels(self, labels: object, num_images: int, num_classes: int | None = None) -> Tensor:
         checked = check_label_sets(labels, num_images, num_classes)
@@ -201,24 +221,9 @@ class LabelFlips(Criterion):
         return "LabelFlips()" if self.label is None else f"LabelFlips(label={self.label})"
 
 
-def check_label_sets(labels: object, num_images: int, num_labels: int | None = None) -> Tensor:
-    """Zeros, ones and minus ones, (N, K) as int64, of any real dtype."""
-    if not isinstance(labels, Tensor):
-        raise InvalidTypeError(f"labels: expected a tensor of 0, 1 and -1, got {type(labels).__name__}")
-    width = "K" if num_labels is None else num_labels
-    if (
-        labels.dim() != 2
-        or len(labels) != num_images
-        or labels.shape[1] < 1
-        or labels.shape[1] != (num_labels or labels.shape[1])
-    ):
-        raise InvalidInputError(
-            f"labels: expected one row of labels per image, shape ({num_images}, {width}), got {tuple(labels.shape)}"
-        )
-    wrong = labels[(labels != 0) & (labels != 1) & (labels != -1)]
-    if len(wrong):
-        raise InvalidInputError(f"labels: expected 0, 1 or -1 (unknown), got {wrong[0].item()}")
-    return labels.long()
+def _margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """``z_y - z_j`` for every class j, (N, C), ``inf`` for the label itself."""
+    return logit(logits, labels)[:, None] - without_label(logits, labels)
 
 
 _CRITERIA: dict[str, type[Criterion]] = {

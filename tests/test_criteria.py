@@ -186,3 +186,20 @@ def test_label_flips_refuses_what_it_cannot_be_or_be_used_with() -> None:
         PaperAttack()(lambda x: x * 1.0, torch.rand(2, 2), torch.ones(2, 2), LabelFlips())
     with pytest.raises(ModelOutputError, match="got tuple"):
         MinimumNormAttack()(lambda x: (x,), torch.rand(2, 2), torch.ones(2, 2), LabelFlips())  # type: ignore[arg-type]
+
+
+@given(seeds)
+def test_label_flips_of_several_is_the_label_that_is_nearest_and_not_the_one_of_smallest_logit(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    model = torch.nn.Linear(6, 4).double()
+    with torch.no_grad():
+        weight = torch.randn(4, 6, generator=generator, dtype=torch.float64)
+        model.weight.copy_(weight * torch.tensor([[0.01], [0.1], [1.0], [10.0]]))
+        model.bias.zero_()
+        inputs = torch.randn(8, 6, generator=generator, dtype=torch.float64)
+        labels = (model(inputs) > 0).long()
+        labels[:, 1] = torch.where(torch.rand(8, generator=generator) < 0.5, -1, labels[:, 1])
+        planes = model(inputs).abs() / model.weight.norm(dim=1)
+        nearest = planes.masked_fill(labels < 0, math.inf).amin(1)
+    result = MinimumNormAttack(norm="l2")(model, inputs, labels, "label_flips")
+    torch.testing.assert_close(result.distances, nearest, rtol=1e-4, atol=1e-9)

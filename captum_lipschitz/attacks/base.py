@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captum_lipschitz._model import check_inputs, check_logits, gradient, no_trace
+from captum_lipschitz._model import check_inputs, gradient, no_trace
 from captum_lipschitz._typing import Model
 from captum_lipschitz.criteria import Criterion, as_criterion
 from captum_lipschitz.errors import InvalidInputError
@@ -126,13 +126,14 @@ class Problem:
     def margins_to(self, classes: Tensor) -> Iterator[Evaluation]:
         """The clean images' margins to other classes: one forward pass, and a backward pass for each class.
 
-        For each column of ``classes``, (N, K): ``z_y - z_class``, (N,), and its gradient, (N, ...).
+        For each column of ``classes``, (N, K): ``z_y - z_class``, (N,), and its gradient, (N, ...). For a criterion
+        with other ``alternatives``, those of them that the columns name.
         """
         leaf = self.inputs.detach().clone().requires_grad_()
-        logits = check_logits(self.model(leaf), len(self))
-        own = logit(logits, self.labels)
+        logits = self.criterion.check_logits(self.model(leaf), len(self))
+        margins = self.criterion.alternatives(logits, self.labels)
         for k in range(classes.shape[1]):
-            margin = own - logit(logits, classes[:, k])
+            margin = logit(margins, classes[:, k])
             yield Evaluation(margin.detach(), gradient(margin, leaf, retain_graph=True))
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_lipschitz.attacks.base import Attack, Found, Problem
-from captum_lipschitz.criteria import Misclassified
+from captum_lipschitz.criteria import LabelFlips, Misclassified
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.geometry import Bounds, Norm, row_dot, rowwise
 
@@ -39,7 +39,8 @@ class MinimumNormAttack(Attack):
 
     with ``a`` falling from 0.5 as exp(-k / 20), and ``tau`` each image's own: smaller after a step that met the
     criterion, larger after one that did not. For ``misclassified``, the first move goes to the class whose boundary is
-    nearest by the linearisation at the image, among the ``candidates`` classes with the largest logits. The smallest
+    nearest by the linearisation at the image, among the ``candidates`` classes with the largest logits (for
+    ``label_flips``, labels with the logits nearest 0). The smallest
     perturbation that met the criterion is kept, and shortened at the end by bisection. An image leaves the batch after
     8 steps without a gain of 0.1%.
 
@@ -90,8 +91,8 @@ class MinimumNormAttack(Attack):
     def search(self, problem: Problem) -> Found:
         start = torch.zeros_like(problem.inputs)
         spent = torch.zeros(len(problem), dtype=torch.int64, device=start.device)
-        if isinstance(problem.criterion, Misclassified) and self.candidates > 1:
-            start, backward_passes = self._toward_nearest_class(problem)
+        if isinstance(problem.criterion, (Misclassified, LabelFlips)) and self.candidates > 1:
+            start, backward_passes = self._toward_nearest_alternative(problem)
             spent += backward_passes
         best = _Best(problem, self.norm)
         self._project(problem, start, best, spent)
@@ -128,12 +129,16 @@ class MinimumNormAttack(Attack):
         shortest = self.norm.to_hyperplane(torch.zeros_like(delta), normal, offset, limit=limit, box=box)
         return (1 - pull) * onward + pull * shortest
 
-    def _toward_nearest_class(self, problem: Problem) -> tuple[Tensor, int]:
-        """Each image's projection onto the nearest of the linearised boundaries between its label and other classes."""
+    def _toward_nearest_alternative(self, problem: Problem) -> tuple[Tensor, int]:
+        """Each image's projection onto the nearest linearised boundary: of its label with another class, or of a label.
+
+        Labels have one alternative each; among the classes there is one less, as none is its own.
+        """
         zero = torch.zeros_like(problem.inputs)
-        others = problem.logits(zero).scatter(1, problem.labels[:, None], -torch.inf)
-        classes = others.topk(min(self.candidates, others.shape[1] - 1), dim=1).indices
-        best, nearest = zero, torch.full(problem.labels.shape, torch.inf, dtype=zero.dtype, device=zero.device)
+        margins = problem.criterion.alternatives(problem.logits(zero), problem.labels)
+        count = max(1, margins.shape[1] - (problem.labels.dim() == 1))
+        classes = margins.topk(min(self.candidates, count), dim=1, largest=False).indices
+        best, nearest = zero, torch.full((len(problem),), torch.inf, dtype=zero.dtype, device=zero.device)
         for value, normal in problem.margins_to(classes):
             distance = self.norm.distance_to_hyperplane(value, normal)
             offset, limit = -(1 + _OVERSHOOT) * value, _REACH * distance.nan_to_num(posinf=0.0)

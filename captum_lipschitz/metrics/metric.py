@@ -39,7 +39,8 @@ class AccuracyRobustnessArea(Metric):
     repeats cannot be known and count twice: a warning says so where several processes took part.
 
     Args:
-        num_classes: C, at least 2; needed for ``chance="uniform"``.
+        num_classes: C, at least 2; needed for ``chance="uniform"``. Where it is not given, those that occur are counted
+            for ``AraResult.class_chance_accuracy``.
         chance: a0, accuracy of guessing: ``"uniform"`` for 1 / C, ``"majority"`` for the commonest label's share (needs
             ``labels``), or a fraction in [0, 1).
         norm: what distances were measured in, for ``result``.
@@ -144,7 +145,7 @@ class AccuracyRobustnessArea(Metric):
         ):
             rows = self._gathered()
         guessing = self._chance_accuracy(rows)
-        num_classes = self.num_classes or len(rows.labels.unique())
+        num_classes = self.num_classes or max(2, len(rows.labels.unique()))
         return AraResult.of(
             rows.distances.double(),
             rows.labels,

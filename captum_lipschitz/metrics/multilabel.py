@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_lipschitz._model import device_of
+from captum_lipschitz._model import check_label_sets, device_of
 from captum_lipschitz._typing import Model
-from captum_lipschitz.criteria import LabelFlips, check_label_sets
+from captum_lipschitz.criteria import LabelFlips
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.geometry import Bounds, Norm, as_norm
 from captum_lipschitz.metrics import area as _area

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from captum_lipschitz._model import check_labels, check_logits, no_trace
+from captum_lipschitz._typing import Model
 from captum_lipschitz.attacks import Attack
 from captum_lipschitz.criteria import as_criterion
 from captum_lipschitz.errors import InvalidInputError
@@ -122,9 +124,7 @@ def _measurement(settings: AraSettings, data: ImageData, device: torch.device) -
         bounds=Bounds.of(settings.bounds) or own_bounds,
         device=device,
     )
-    image = data.images(0, 1).to(device)
-    with no_trace(model, image), torch.no_grad():
-        classes = check_logits(model(image), 1).shape[1]
+    classes = _number_of_classes(model, data.images(0, 1).to(device))
     check_labels(data.labels, len(data.labels), classes, name="data: labels")
     if data.folder_classes is not None and data.folder_classes != classes:
         raise InvalidInputError(
@@ -132,6 +132,17 @@ def _measurement(settings: AraSettings, data: ImageData, device: torch.device) -
             f"{classes} classes: the folders' order does not tell their classes"
         )
     return measurement, classes
+
+
+def _number_of_classes(model: Model, image: Tensor) -> int:
+    try:
+        with no_trace(model, image), torch.no_grad():
+            return check_logits(model(image), 1).shape[1]
+    except RuntimeError as error:
+        shape, reason = tuple(image.shape[1:]), str(error).partition("\n")[0]
+        raise InvalidInputError(
+            f"model: expected one that takes images of shape {shape}, got RuntimeError: {reason}"
+        ) from error
 
 
 def _identity(settings: AraSettings, data: ImageData, measurement: Measurement) -> dict[str, Any]:

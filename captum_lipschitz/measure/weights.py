@@ -92,7 +92,9 @@ def _read_torch(path: Path) -> object:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).partition("\n")[0]
-        if path.read_bytes()[:1] not in (b"P", b"\x80"):  # of a zip archive or a pickle
+        with path.open("rb") as file:
+            begins = file.read(1)
+        if begins not in (b"P", b"\x80"):  # of a zip archive or a pickle
             raise InvalidInputError(f"weights: {path} is not a file of torch.save ({reason})") from error
         raise InvalidInputError(_holds_code(path, str(error))) from error
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:

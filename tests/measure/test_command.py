@@ -1,0 +1,231 @@
+"""``captum-lipschitz ara`` end to end: figures, files, resuming, refusals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from captum_lipschitz import MinimumNormAttack, accuracy_robustness_area
+from captum_lipschitz.measure.models import load_model
+
+Ara = Callable[..., tuple[int, str, str]]
+
+
+def figures(folder: Path) -> dict[str, object]:
+    """``ara.json`` without what differs from run to run."""
+    content = json.loads((folder / "ara.json").read_text())
+    return {name: value for name, value in content.items() if not name.startswith(("seconds", "processes"))}
+
+
+def test_the_figures_are_those_of_the_function(work: Path, ara: Ara) -> None:
+    status, output, progress = ara()
+    assert status == 0
+    with np.load("data.npz") as arrays:
+        images, labels = torch.from_numpy(arrays["images"]).float() / 255, torch.from_numpy(arrays["labels"])
+    expected = accuracy_robustness_area(
+        load_model("measured_models:small"), list(zip(images.split(4), labels.split(4), strict=True))
+    )
+    written = json.loads(Path("out/ara.json").read_text())
+    assert written["distances"] == expected.distances.tolist()
+    assert (written["area"], tuple(written["interval"])) == (expected.area, expected.interval)
+    assert output.splitlines()[0] == str(expected).splitlines()[0]
+    assert "ARA: 100%" in progress
+    assert f"ARA {expected.area:.4g}" in progress
+    assert written["settings"]["images"] == 20
+    assert written["settings"]["versions"]["torch"]
+    assert written["seconds"] > 0
+
+
+def test_every_file_is_there_and_whole(work: Path, ara: Ara) -> None:
+    ara("--limit", "6", "--norm", "l2", "--bounds", "0", "1", "--effort", "fast", "--criterion", "below_chance")
+    assert {path.name for path in Path("out").iterdir()} == {
+        "ara.json", "chunks", "curve.png", "distances.csv", "settings.json"
+    }  # fmt: skip
+    assert sorted(path.name for path in Path("out/chunks").iterdir()) == ["000000.json", "000001.json"]
+    written = json.loads(Path("out/ara.json").read_text())
+    assert (written["norm"], written["criterion"], written["settings"]["bounds"]) == ("l2", "BelowChance()", [0, 1])
+    with Path("out/distances.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == [str(i) for i in range(6)]
+    assert [float(row["distance"]) for row in rows] == [math.inf if d is None else d for d in written["distances"]]
+    with Image.open("out/curve.png") as picture:
+        assert len(picture.convert("L").getcolors(256) or []) > 20
+
+
+def test_a_folder_of_images_with_normalisation(work: Path, ara: Ara) -> None:
+    arguments = ("--resize", "8", "--crop", "8", "--mean", "0.5", "--std", "0.25")
+    assert ara(*arguments, data="images")[0] == 0
+    rows = list(csv.DictReader(Path("out/distances.csv").read_text().splitlines()))
+    assert rows[0]["name"] == "class0/00.png"
+    assert [int(row["label"]) for row in rows] == [0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+def test_perturbations_are_measured_on_unnormalised_images(work: Path, ara: Ara) -> None:
+    Path("scaled.py").write_text(
+        "import torch, measured_models\n"
+        "class Scaled(torch.nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.inner = measured_models.small()\n"
+        "    def forward(self, images):\n        return self.inner(images * 0.5 + 0.25)\n"
+    )
+    # The normalisation undoes what the model does: the same function of the image, so the same distances.
+    assert ara("--output", "plain")[0] == 0
+    assert ara("--output", "scaled", "--mean", "0.25", "--std", "0.5", model="scaled:Scaled")[0] == 0
+    plain, scaled = (json.loads(Path(name, "ara.json").read_text()) for name in ("plain", "scaled"))
+    assert scaled["distances"] == pytest.approx(plain["distances"], rel=1e-3, abs=1e-6)
+
+
+def test_resuming_gives_the_same_figures_and_redoes_what_is_damaged(work: Path, ara: Ara) -> None:
+    ara("--output", "whole")
+    ara()
+    damaged = Path("out/chunks/000002.json")
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:100])
+    Path("out/chunks/000003.json").unlink()
+    untouched = Path("out/chunks/000001.json").stat().st_mtime_ns
+    _, _, progress = ara()
+    assert "12/20" in progress
+    assert Path("out/chunks/000001.json").stat().st_mtime_ns == untouched
+    assert json.loads(damaged.read_text())["part"] == json.loads(content)["part"]
+    assert figures(Path("out")) == figures(Path("whole"))
+    for name in ("distances.csv", "curve.png"):
+        assert Path("out", name).read_bytes() == Path("whole", name).read_bytes()
+
+
+def test_another_guess_is_summarised_from_the_same_chunks(work: Path, ara: Ara) -> None:
+    ara()
+    before = Path("out/chunks/000000.json").stat().st_mtime_ns
+    assert ara("--chance", "0.05", "--doubts", "off")[0] == 0
+    assert json.loads(Path("out/ara.json").read_text())["chance_accuracy"] == 0.05
+    assert Path("out/chunks/000000.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        (("--norm", "linf"), "norm (None, now linf)"),
+        (("--chunk-size", "5"), "chunk_size (4, now 5)"),
+        (("--limit", "12"), "images (20, now 12)"),
+        (("--criterion", "below_chance"), "criterion (misclassified, now below_chance)"),
+        (("--model", "measured_models:made", "--mean", "0", "--std", "1"), "mean (None, now [0.0])"),
+        (("--threads", "2"), "threads (1, now 2)"),
+    ],
+)
+def test_other_settings_are_refused_and_restart_obeys(
+    work: Path, ara: Ara, changed: tuple[str, ...], named: str
+) -> None:
+    ara()
+    status, _, errors = ara(*changed)
+    assert status == 1
+    assert errors.strip().splitlines()[-1].startswith("captum-lipschitz: output: out holds a run with other settings: ")
+    assert named in errors
+    assert ara(*changed, "--restart")[0] == 0
+
+
+def test_other_weights_under_the_same_name_are_noticed(work: Path, ara: Ara) -> None:
+    ara(model="measured_models:random")
+    status, _, errors = ara(model="measured_models:random")
+    assert status == 1
+    assert "other settings: weights (" in errors
+
+
+def test_attacks_that_draw_do_so_by_chunk(work: Path, ara: Ara, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Drawing(MinimumNormAttack):
+        def search(self, problem):
+            found = super().search(problem)
+            return found._replace(perturbations=found.perturbations * (1.001 + 0.1 * torch.rand(1)))
+
+    monkeypatch.setattr("captum_lipschitz.measure.run.make_attack", lambda _: Drawing())
+    ara("--output", "whole")
+    ara()
+    Path("out/chunks/000002.json").unlink()
+    ara()
+    assert figures(Path("out")) == figures(Path("whole"))
+
+
+def test_an_attack_gets_the_first_images_to_start_from(work: Path, ara: Ara, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    class Starting(MinimumNormAttack):
+        def starting_from(self, images: torch.Tensor) -> Starting:
+            seen.append(images)
+            return self
+
+    monkeypatch.setattr("captum_lipschitz.measure.run.make_attack", lambda _: Starting())
+    ara()
+    with np.load("data.npz") as arrays:
+        assert torch.equal(torch.cat(seen), torch.from_numpy(arrays["images"]).float() / 255)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--attack", "papre"), "attack: expected one of ['minimum_norm', 'paper'"),
+        (("--attack", "paper", "--effort", "fast"), "effort: the attack 'paper' has no such setting"),
+        (("--chance", "half"), "chance: expected 'uniform', 'majority' or a fraction in [0, 1), got 'half'"),
+        (("--chance", "1.5"), "chance: expected"),
+        (("--limit", "0"), "limit: expected at least 1, got 0"),
+        (("--chunk-size", "0"), "chunk_size: expected at least 1"),
+        (("--mean", "0.5"), "mean, std: expected both or neither"),
+        (("--mean", "0", "--std", "0"), "std: expected positive values"),
+        (("--resize", "8", "--crop", "9"), "crop: expected at most the short side 8, got 9"),
+        (("--bounds", "1", "0"), "bounds: expected lower < upper"),
+        (("--effort", "heroic"), "argument --effort: invalid choice"),
+        (("--timeout", "0"), "timeout: expected a positive number"),
+    ],
+)
+def test_wrong_usage(work: Path, ara: Ara, arguments: tuple[str, ...], message: str) -> None:
+    status, _, errors = ara(*arguments)
+    assert status == 2
+    assert message in errors
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--data", "absent.npz"), "data: expected a folder of class folders or an .npz file, got absent.npz"),
+        (("--crop", "8"), "crop: expected with a folder of images only"),
+        (("--device", "abacus"), "device: expected one that torch can use here, got 'abacus'"),
+        (("--weights", "absent.pt"), "weights: expected a file, got absent.pt"),
+        (("--data", "few.npz"), "data: labels: expected classes in 0..4, got 9..9"),
+        (("--data", "four"), "class_index: expected one, as four has 2 class folders and the model 5 classes"),
+        (("--data", "large.npz"), "model: expected one that takes images of shape (3, 9, 9), got RuntimeError: "),
+    ],
+)
+def test_errors_come_before_the_work(work: Path, ara: Ara, arguments: tuple[str, ...], message: str) -> None:
+    np.savez("few.npz", images=np.zeros((1, 3, 8, 8), np.uint8), labels=np.array([9]))
+    np.savez("large.npz", images=np.zeros((1, 3, 9, 9), np.uint8), labels=np.array([0]))
+    for name in ("a", "b"):
+        Path("four", name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(f"four/{name}/0.png")
+    status, _, errors = ara(*arguments)
+    assert status == 1
+    assert errors.strip().splitlines()[-1].startswith(f"captum-lipschitz: {message}")
+    assert not Path("out/chunks/000000.json").exists()
+
+
+def test_a_damaged_image_stops_before_the_work(work: Path, ara: Ara) -> None:
+    whole = Path("images/class4/04.png")
+    whole.write_bytes(whole.read_bytes()[:120])
+    status, _, errors = ara(data="images")
+    assert status == 1
+    assert "captum-lipschitz: data: images/class4/04.png cannot be decoded" in errors
+    assert list(Path("out").rglob("0*.json")) == []
+
+
+def test_a_full_disk_keeps_the_figures_said(work: Path, ara: Ara, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("captum_lipschitz.measure.outputs.write_json", full)
+    status, output, errors = ara()
+    assert (status, output[:4]) == (1, "ARA ")
+    assert "captum-lipschitz: [Errno 28] No space left on device" in errors

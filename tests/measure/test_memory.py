@@ -1,0 +1,46 @@
+"""Peak memory does not grow with the number of images: only what is asked for is read, and only scalars are kept."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = """
+import resource, sys
+import captum_lipschitz.measure.run as run
+from captum_lipschitz.cli import main
+
+summarise = run.summarise
+
+def told(*arguments, **others):
+    print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return summarise(*arguments, **others)
+
+run.summarise = told
+sys.exit(main(["ara", "--model", "flat:network", "--data", sys.argv[1], "--output", sys.argv[1] + ".out", "--device",
+               "cpu", "--effort", "fast", "--doubts", "off"]))
+"""
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_eight_times_the_images_need_no_more(tmp_path: Path, save: object) -> None:
+    (tmp_path / "flat.py").write_text(
+        "import torch\ndef network():\n    torch.manual_seed(0)\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 96 * 96, 40))\n"
+    )
+    peaks = []
+    for count in (256, 2048):
+        images = np.random.default_rng(0).integers(0, 256, (count, 3, 96, 96), dtype=np.uint8)
+        save(tmp_path / f"{count}.npz", images=images, labels=np.arange(count) % 40)  # type: ignore[operator]
+        command = [sys.executable, "-c", SCRIPT, f"{count}.npz"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(next(line for line in done.stdout.splitlines() if "PEAK" in line).split()[1]) / 1024)
+    # As bytes the additional images are 47 MiB, as floats 189 MiB.
+    assert peaks[1] - peaks[0] < 12, peaks

@@ -1,0 +1,90 @@
+"""Models by name: torchvision's with as many classes as the weights, callables of the user's, their fingerprints."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from captum_lipschitz import HalfHuberReLU, replace_activations
+from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, MissingDependencyError
+from captum_lipschitz.measure.models import Normalised, load_model, model_hash
+
+
+@pytest.mark.parametrize("classes", [1000, 7])
+def test_a_torchvision_model_has_as_many_classes_as_its_weights(tmp_path: Path, classes: int) -> None:
+    torchvision = pytest.importorskip("torchvision")
+    saved = torchvision.models.squeezenet1_1(num_classes=classes).eval()
+    torch.save(saved.state_dict(), tmp_path / "w.pt")
+    loaded = load_model("torchvision:squeezenet1_1", weights=tmp_path / "w.pt")
+    images = torch.rand(2, 3, 64, 64)
+    assert torch.equal(loaded(images), saved(images))
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_random_weights_are_refused() -> None:
+    pytest.importorskip("torchvision")
+    with pytest.raises(InvalidInputError, match=r"weights: .* would be random.*get_model\('resnet18'"):
+        load_model("torchvision:resnet18")
+    with pytest.raises(InvalidInputError, match=r"model: expected one of .*'resnet18'.*got 'resnet17'"):
+        load_model("torchvision:resnet17")
+
+
+def test_an_absent_torchvision_gives_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(MissingDependencyError, match=r'pip install "captum-lipschitz\[vision\]"'):
+        load_model("torchvision:resnet18")
+
+
+@pytest.mark.parametrize("name", ["small", "function", "made"])
+def test_callables_of_the_current_folder(work: Path, name: str) -> None:
+    model = load_model(f"measured_models:{name}")
+    assert model(torch.rand(2, 3, 8, 8)).shape == (2, 5)
+
+
+def test_the_current_folder_is_importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "only_here.py").write_text("class Made:\n    make = staticmethod(lambda: lambda images: images)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    assert load_model("only_here:Made.make")(3) == 3
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "message"),
+    [
+        ("resnet50", InvalidInputError, "expected torchvision:NAME or package.module:callable, got 'resnet50'"),
+        ("measured_models:absent", InvalidInputError, "'measured_models' has no 'absent'"),
+        ("no_such_module:make", InvalidInputError, "'no_such_module' cannot be imported"),
+        ("measured_models:broken", InvalidInputError, "calling .*broken without arguments failed: .*no such weights"),
+        ("measured_models:number", InvalidTypeError, "to return a module or a function of images, got int"),
+        ("measured_models:constant", InvalidTypeError, "to be callable, got int"),
+    ],
+)
+def test_specs_that_cannot_be_used(work: Path, spec: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"model: .*{message}"):
+        load_model(spec)
+
+
+def test_normalisation_stands_inside_the_model() -> None:
+    images = torch.rand(2, 3, 4, 4)
+    model = Normalised(lambda x: x, [0.5, 0.4, 0.3], [0.2, 0.1, 0.3])
+    expected = (images - torch.tensor([0.5, 0.4, 0.3])[:, None, None]) / torch.tensor([0.2, 0.1, 0.3])[:, None, None]
+    assert torch.equal(model(images), expected)
+
+
+def test_the_fingerprint_tells_weights_and_layers() -> None:
+    def network() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.BatchNorm1d(3))
+
+    first = model_hash(network())
+    assert first == model_hash(network())
+    assert first != model_hash(replace_activations(network(), HalfHuberReLU))
+    assert model_hash(nn.Sequential(HalfHuberReLU(0.5))) != model_hash(nn.Sequential(HalfHuberReLU(0.6)))
+    moved = network()
+    moved[2].running_mean += 1e-6
+    assert first != model_hash(moved)
+    assert "function" in model_hash(lambda images: images)

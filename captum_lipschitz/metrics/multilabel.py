@@ -18,6 +18,8 @@ from captum_lipschitz.geometry import Bounds, Norm, as_norm
 from captum_lipschitz.metrics import area as _area
 from captum_lipschitz.metrics.ara import as_attack, check_chance, summarise
 from captum_lipschitz.metrics.data import Data, batches, is_pair
+from captum_lipschitz.metrics.doubts import Doubt
+from captum_lipschitz.metrics.masking import Depth, check_depth, find_doubts
 from captum_lipschitz.metrics.measurement import AnyAttack, Measurement, Part
 from captum_lipschitz.metrics.result import AraResult
 
@@ -42,7 +44,9 @@ class MultilabelResult:
 
     def __str__(self) -> str:
         low, high = self.macro_interval
-        return f"mean ARA of {len(self.labels)} labels {self.macro_area:.4g} [{low:.4g}, {high:.4g}]"
+        first = f"mean ARA of {len(self.labels)} labels {self.macro_area:.4g} [{low:.4g}, {high:.4g}]"
+        doubts = [f"  label {k}, doubt ({doubt})" for k, result in self.labels.items() for doubt in result.doubts]
+        return "\n".join([first, *doubts])
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON's types, labels as a list; an infinite area is ``None``."""
@@ -71,6 +75,7 @@ def multilabel_robustness_areas(
     scale: Tensor | float | None = None,
     device: torch.device | str | None = None,
     generator: torch.Generator | None = None,
+    doubts: Depth = "quick",
     show_progress: bool = False,
 ) -> MultilabelResult:
     """Measure each label's Accuracy-Robustness Area: how far its decision holds as inputs are perturbed.
@@ -91,6 +96,7 @@ def multilabel_robustness_areas(
         scale: broadcast to the inputs.
         device: where to run.
         generator: source of the bootstrap's draws; ``None`` is a fixed seed.
+        doubts: how closely to look for reasons to doubt each area, on its first 16 images.
         show_progress: a progress bar over the images.
 
     Returns:
@@ -121,8 +127,9 @@ def multilabel_robustness_areas(
         device=torch.device(device) if device is not None else device_of(model),
     )
     check_chance(chance, shared.criterion)
+    check_depth(doubts)
     draws = _area.bootstrap_generator(generator)
-    work = _Work(shared, None if which is None else [LabelFlips(k) for k in which])
+    work = _Work(shared, None if which is None else [LabelFlips(k) for k in which], doubts)
     total = len(data[0]) if isinstance(data, tuple) and is_pair(data) else None
     try:
         with tqdm(total=total, disable=not show_progress, desc="ARA per label", unit="image") as bar:
@@ -130,7 +137,7 @@ def multilabel_robustness_areas(
                 work.run(images, labels)
                 bar.update(len(images))
             result = work.result(chance, draws)
-            bar.set_postfix_str(str(result))
+            bar.set_postfix_str(str(result).partition("\n")[0])
     except BaseException as error:
         if work.measured():
             error.partial_result = work.result(chance, draws)  # type: ignore[attr-defined]
@@ -141,10 +148,12 @@ def multilabel_robustness_areas(
 class _Work:
     """The batches' answers so far, label by label."""
 
-    def __init__(self, shared: Measurement, criteria: Sequence[LabelFlips] | None) -> None:
+    def __init__(self, shared: Measurement, criteria: Sequence[LabelFlips] | None, depth: Depth) -> None:
         self.shared = shared
         self.criteria = criteria
+        self.depth = depth
         self.parts: dict[int, list[Part]] = {}
+        self.doubts: dict[int, tuple[Doubt, ...]] = {}
         self.known: list[Tensor] = []  # (batch, labels) bool
 
     def run(self, images: Tensor, labels: Tensor) -> None:
@@ -157,7 +166,10 @@ class _Work:
             rows = known[:, column].nonzero().squeeze(1)
             if len(rows):
                 measurement = replace(self.shared, criterion=criterion)
-                parts[k] = measurement.run(images[rows.to(images.device)], labels[rows], start=0)
+                batch = images[rows.to(images.device)], labels[rows]
+                parts[k] = measurement.run(*batch, start=0)
+                if k not in self.doubts:
+                    self.doubts[k] = find_doubts(measurement, *batch, parts[k].distances, depth=self.depth)
         self.known.append(known)
         for k, part in parts.items():
             self.parts[k].append(part)
@@ -181,7 +193,13 @@ class _Work:
             raise InvalidInputError(f"data: expected {what}, got none")
         known = torch.cat(self.known)
         results = {
-            k: summarise(parts, replace(self.shared, criterion=LabelFlips(k)), chance=chance, generator=generator)
+            k: summarise(
+                parts,
+                replace(self.shared, criterion=LabelFlips(k)),
+                chance=chance,
+                generator=generator,
+                doubts=self.doubts[k],
+            )
             for k, parts in self.parts.items()
             if parts
         }

@@ -95,6 +95,20 @@ def test_each_label_is_what_the_criterion_gives_by_itself() -> None:
     assert list(result.labels[2].per_class()) == [0, 1]
 
 
+def test_each_label_has_its_doubts() -> None:
+    model, inputs, labels = _linear(0, 2)
+    probable = nn.Sequential(model, nn.Sigmoid())  # never below 0: label 0 is decided to be there everywhere
+    doubted = multilabel_robustness_areas(probable, (inputs, labels), attack=_Idle())
+    assert "not_found" in [doubt.name for doubt in doubted.labels[0].doubts]
+    assert "label 1, doubt (" in str(doubted)
+    quiet = multilabel_robustness_areas(model, (inputs, labels), doubts="off")
+    assert not any(one.doubts for one in quiet.labels.values())
+    torch.manual_seed(0)
+    with pytest.warns(CaptumLipschitzWarning, match="do not meet the criterion"):
+        noisy = multilabel_robustness_areas(lambda x: model(x) + torch.randn(len(x), 2), (inputs, labels))
+    assert "random_output" in [doubt.name for doubt in noisy.labels[1].doubts]
+
+
 def test_a_label_that_is_never_known_is_counted_and_not_measured() -> None:
     model, inputs, labels = _linear(0, 3)
     labels[:, 1] = -1
@@ -167,6 +181,7 @@ def test_what_was_finished_is_kept(error: BaseException) -> None:
         ({"which": []}, InvalidInputError, r"which: expected labels in 0\.\.2"),
         ({"which": [-1]}, InvalidInputError, "label: expected a whole number from 0"),
         ({"chance": "rare"}, InvalidInputError, "chance: expected"),
+        ({"doubts": "some"}, InvalidInputError, "doubts: expected one of"),
         ({"data": (torch.rand(3, 5), torch.tensor([0, 1, 2]))}, InvalidInputError, r"shape \(3, K\), got \(3,\)"),
         ({"data": (torch.rand(3, 5).double(), torch.ones(3, 2))}, InvalidInputError, r"\(3, 3\), got \(3, 2\)"),
         ({"data": []}, InvalidInputError, "data: expected at least one batch"),

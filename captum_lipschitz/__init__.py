@@ -32,11 +32,15 @@ from captum_lipschitz.metrics import BelowChanceAreas as BelowChanceAreas
 from captum_lipschitz.metrics import ClassArea as ClassArea
 from captum_lipschitz.metrics import Doubt as Doubt
 from captum_lipschitz.metrics import MultilabelResult as MultilabelResult
+from captum_lipschitz.metrics import RadiusCalibration as RadiusCalibration
 from captum_lipschitz.metrics import accuracy_robustness_area as accuracy_robustness_area
 from captum_lipschitz.metrics import below_chance_areas as below_chance_areas
 from captum_lipschitz.metrics import compare as compare
 from captum_lipschitz.metrics import fit_temperature as fit_temperature
+from captum_lipschitz.metrics import local_lipschitz as local_lipschitz
+from captum_lipschitz.metrics import margin_radius as margin_radius
 from captum_lipschitz.metrics import multilabel_robustness_areas as multilabel_robustness_areas
+from captum_lipschitz.metrics import radius_calibration as radius_calibration
 from captum_lipschitz.nn import HalfHuberReLU as HalfHuberReLU
 from captum_lipschitz.nn import replace_activations as replace_activations
 from captum_lipschitz.plugin import create_attack as create_attack
@@ -82,6 +86,7 @@ __all__ = [
     "MultilabelResult",
     "Norm",
     "PaperAttack",
+    "RadiusCalibration",
     "Reaches",
     "RegularizerOutput",
     "accuracy_robustness_area",
@@ -92,7 +97,10 @@ __all__ = [
     "errors",
     "fit_temperature",
     "lipschitz_penalty",
+    "local_lipschitz",
+    "margin_radius",
     "multilabel_robustness_areas",
+    "radius_calibration",
     "replace_activations",
 ]
 

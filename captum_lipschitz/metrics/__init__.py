@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING, Any
 from captum_lipschitz.metrics.ara import accuracy_robustness_area as accuracy_robustness_area
 from captum_lipschitz.metrics.by_class import ByClass as ByClass
 from captum_lipschitz.metrics.by_class import ClassArea as ClassArea
+from captum_lipschitz.metrics.calibration import RadiusCalibration as RadiusCalibration
+from captum_lipschitz.metrics.calibration import radius_calibration as radius_calibration
 from captum_lipschitz.metrics.comparison import AraComparison as AraComparison
 from captum_lipschitz.metrics.comparison import compare as compare
 from captum_lipschitz.metrics.doubts import Doubt as Doubt
+from captum_lipschitz.metrics.lipschitz import local_lipschitz as local_lipschitz
+from captum_lipschitz.metrics.lipschitz import margin_radius as margin_radius
 from captum_lipschitz.metrics.masking import find_doubts as find_doubts
 from captum_lipschitz.metrics.multilabel import MultilabelResult as MultilabelResult
 from captum_lipschitz.metrics.multilabel import multilabel_robustness_areas as multilabel_robustness_areas
@@ -29,12 +33,16 @@ __all__ = [
     "ClassArea",
     "Doubt",
     "MultilabelResult",
+    "RadiusCalibration",
     "accuracy_robustness_area",
     "below_chance_areas",
     "compare",
     "find_doubts",
     "fit_temperature",
+    "local_lipschitz",
+    "margin_radius",
     "multilabel_robustness_areas",
+    "radius_calibration",
 ]
 
 

@@ -6,8 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
-from importlib.util import find_spec
+from importlib import import_module, util
 from types import ModuleType
 
 from captum_lipschitz.errors import MissingDependencyError
@@ -39,7 +38,7 @@ def _visdom_or_a_stand_in() -> Iterator[None]:
 
     Only while adv-lib is imported: afterwards visdom is as absent for everybody else as before.
     """
-    if "visdom" in sys.modules or find_spec("visdom") is not None:
+    if "visdom" in sys.modules or util.find_spec("visdom") is not None:
         yield
         return
     stand_in = ModuleType("visdom")

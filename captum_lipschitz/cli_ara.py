@@ -25,7 +25,13 @@ def add_ara(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     what.add_argument(
         "--weights", type=Path, help="safetensors, or a state dict saved by torch; required for torchvision's models"
     )
-    what.add_argument("--data", type=Path, required=True, help="folder of class folders of images, or .npz file")
+    what.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="folder of class folders of images, or .npz file with arrays images and labels (or test_images and "
+        "test_labels, or x and y)",
+    )
     what.add_argument(
         "--class-index", type=Path, help="JSON: class folder to class; without it folders are numbered in sorted order"
     )

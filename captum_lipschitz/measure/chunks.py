@@ -72,7 +72,8 @@ class ChunkStore:
         """
         try:
             self._chunks.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(self._chunks)
+            for folder in (self._folder, self._chunks):
+                remove_leftovers(folder)
             created = create_whole(self._folder / _SETTINGS, as_json(self._identity))
         except OSError as error:
             raise InvalidInputError(

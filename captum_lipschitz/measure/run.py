@@ -27,7 +27,8 @@ from captum_lipschitz.measure.settings import AraSettings, differences, version_
 from captum_lipschitz.metrics import AraResult
 from captum_lipschitz.metrics.ara import chance_accuracy, summarise
 from captum_lipschitz.metrics.area import area
-from captum_lipschitz.metrics.masking import Depth, Doubt, check_depth, find_doubts
+from captum_lipschitz.metrics.doubts import Doubt
+from captum_lipschitz.metrics.masking import Depth, check_depth, find_doubts
 from captum_lipschitz.metrics.measurement import Measurement
 
 _STARTING_IMAGES = 64
@@ -108,11 +109,12 @@ _Mine = dict[int, tuple[tuple[int, int], Chunk | None]]
 def _measurement(settings: AraSettings, data: ImageData, device: torch.device) -> tuple[Measurement, int]:
     """What is to be run, tried on one image; and the number of classes."""
     attack = make_attack(settings)
-    own_norm, own_bounds = (attack.norm, attack.bounds) if isinstance(attack, Attack) else ("rmse", None)
+    norm, bounds = as_norm(settings.norm or "rmse"), Bounds.of(settings.bounds)
     if isinstance(attack, Attack):
+        norm, bounds = attack.norm, attack.bounds
         # The same images for every chunk and process: an answer may depend on them.
         starts = data.images(0, min(_STARTING_IMAGES, len(data.labels)))
-        attack = attack.starting_from(starts)
+        attack = attack.starting_from(starts.to(device))
     model = load_model(
         settings.model, weights=settings.weights, mean=settings.mean, std=settings.std, device=device
     )  # fmt: skip
@@ -120,8 +122,8 @@ def _measurement(settings: AraSettings, data: ImageData, device: torch.device) -
         model=model,
         attack=attack,
         criterion=as_criterion(settings.criterion),
-        norm=as_norm(settings.norm or own_norm),
-        bounds=Bounds.of(settings.bounds) or own_bounds,
+        norm=norm,
+        bounds=bounds,
         device=device,
     )
     classes = _number_of_classes(model, data.images(0, 1).to(device))

@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 
 from captum_lipschitz import MinimumNormAttack, accuracy_robustness_area
+from captum_lipschitz.geometry import Bounds
 from captum_lipschitz.measure.models import load_model
+from captum_lipschitz.metrics.measurement import Measurement
 
 Ara = Callable[..., tuple[int, str, str]]
 
@@ -162,6 +164,18 @@ def test_an_attack_gets_the_first_images_to_start_from(work: Path, ara: Ara, mon
     ara()
     with np.load("data.npz") as arrays:
         assert torch.equal(torch.cat(seen), torch.from_numpy(arrays["images"]).float() / 255)
+
+
+def test_an_attacks_own_norm_and_box_are_measured_in(work: Path, ara: Ara, monkeypatch: pytest.MonkeyPatch) -> None:
+    boxed = MinimumNormAttack(norm="linf", bounds=(0, 1))
+    monkeypatch.setattr("captum_lipschitz.measure.run.make_attack", lambda _: boxed)
+    seen = []
+    monkeypatch.setattr(
+        Measurement, "_inside", lambda self, images: seen.append(self.bounds) or torch.ones(len(images)) > 0
+    )
+    assert ara()[0] == 0
+    assert set(seen) == {Bounds(0.0, 1.0)}
+    assert json.loads(Path("out/ara.json").read_text())["norm"] == "linf"
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,18 @@ def test_torchrun_gives_the_figures_of_one_process(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_two_runs_at_once_in_one_folder_do_no_harm(folder: Path) -> None:
+    alone = _run(folder, sys.executable, *_command("alone"))
+    both = [
+        subprocess.Popen([sys.executable, *_command("out")], cwd=folder, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    assert [process.communicate(timeout=300)[0] for process in both] == [alone, alone]
+    assert _distances(folder, "out") == _distances(folder, "alone")
+    assert list(folder.rglob("*.part")) == []
+
+
+@pytest.mark.slow
 def test_machines_that_share_no_folder(folder: Path) -> None:
     alone = _run(folder, sys.executable, *_command("alone"))
     port = _free_port()

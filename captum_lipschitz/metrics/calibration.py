@@ -85,7 +85,8 @@ def _ranks(values: Tensor) -> Tensor:
     """Ranks from 1, equal values sharing the mean of theirs."""
     _, place, counts = torch.unique(values, return_inverse=True, return_counts=True)
     ends = counts.cumsum(0).double()
-    return (ends - (counts.double() - 1) / 2)[place]
+    ranks: Tensor = (ends - (counts.double() - 1) / 2)[place]
+    return ranks
 
 
 def _correlation(a: Tensor, b: Tensor) -> float:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 from contracts import Breaking, assert_unchanged, half_frozen, snapshot
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import Case, build_batch, build_convolutional, cases, linear_cases
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from captum_lipschitz import (
     LabelFlips,
     MinimumNormAttack,
     Misclassified,
+    PaperAttack,
     Reaches,
     accuracy_robustness_area,
 )
@@ -60,12 +61,12 @@ def _smooth_case(dtype: torch.dtype = torch.float64) -> tuple[nn.Module, Tensor,
     cases(), st.sampled_from([Misclassified(), BelowChance(), Reaches(1)]), st.sampled_from([None, Bounds(0.0, 1.0)])
 )
 def test_small_networks_raise_none(case: Case, criterion: Criterion, bounds: Bounds | None) -> None:
-    measurement = _measurement(case.model, criterion, bounds=bounds)
-    part = measurement.run(case.inputs, case.labels, start=0)
-    doubts = find_doubts(measurement, case.inputs, case.labels, part.distances)
-    assert doubts == ()
+    for dtype in (torch.float64, torch.float32):
+        measurement = _measurement(case.model.to(dtype), criterion, bounds=bounds)
+        assert _doubts_of(measurement, case.inputs.to(dtype), case.labels) == ()
 
 
+@settings(max_examples=8)
 @given(linear_cases())
 def test_linear_models_raise_none_even_on_a_closer_look(case: Case) -> None:
     assert _doubts_of(_measurement(case.model), case.inputs, case.labels, depth="full") == ()
@@ -158,7 +159,7 @@ class _Reversed(torch.autograd.Function):
 
 def test_stairs_have_zero_gradients_and_lose_to_a_blind_attack() -> None:
     model, images, labels = _smooth_case()
-    doubts = _doubts_of(_measurement(lambda x: model(_Stairs.apply(x))), images, labels)
+    doubts = _doubts_of(_measurement(lambda x: model(_Stairs.apply(x)), attack=_gradients_only()), images, labels)
     by_name = {doubt.name: doubt for doubt in doubts}
     assert set(by_name) == {"zero_gradients", "blind_attack_wins"}
     assert by_name["zero_gradients"].evidence == {"images": 8.0, "share": 1.0}
@@ -167,7 +168,7 @@ def test_stairs_have_zero_gradients_and_lose_to_a_blind_attack() -> None:
 
 def test_gradients_that_mislead_lose_to_a_blind_attack() -> None:
     model, images, labels = _smooth_case()
-    doubts = _doubts_of(_measurement(lambda x: model(_Reversed.apply(x))), images, labels)
+    doubts = _doubts_of(_measurement(lambda x: model(_Reversed.apply(x)), attack=_gradients_only()), images, labels)
     assert _names(doubts) == ["blind_attack_wins"]
 
 
@@ -276,7 +277,7 @@ def test_the_cost_is_what_the_documentation_says() -> None:
 
 def test_the_same_seed_gives_the_same_doubts() -> None:
     model, images, labels = _smooth_case()
-    measurement = _measurement(lambda x: model(_Stairs.apply(x)))
+    measurement = _measurement(lambda x: model(_Stairs.apply(x)), attack=_gradients_only())
     first, second = (_doubts_of(measurement, images, labels) for _ in range(2))
     assert first == second
     other = _doubts_of(measurement, images, labels, generator=torch.Generator().manual_seed(5))
@@ -285,7 +286,11 @@ def test_the_same_seed_gives_the_same_doubts() -> None:
 
 def test_results_carry_their_doubts() -> None:
     model, images, labels = _smooth_case()
-    result = accuracy_robustness_area(lambda x: model(_Stairs.apply(x)), (images, labels))
+
+    def masked(x: Tensor) -> Tensor:
+        return model(_Stairs.apply(x))
+
+    result = accuracy_robustness_area(masked, (images, labels), attack=_gradients_only())
     assert isinstance(result, AraResult)
     assert {"zero_gradients", "blind_attack_wins", "not_found"} <= set(_names(result.doubts))
     lines = str(result).splitlines()
@@ -294,12 +299,16 @@ def test_results_carry_their_doubts() -> None:
     assert all(str(doubt) in line for doubt, line in zip(result.doubts, lines[1:], strict=True))
     read = json.loads(json.dumps(result.to_dict(), allow_nan=False))["doubts"]
     assert [Doubt(**one) for one in read] == list(result.doubts)
-    assert _names(accuracy_robustness_area(model, (images, labels), attack=_weak(), doubts="off").doubts) == [
-        "not_found"
-    ]
+    blunt = accuracy_robustness_area(masked, (images, labels), attack=_gradients_only(), doubts="off")
+    assert _names(blunt.doubts) == ["not_found"]
     assert "more_effort_helps" in _names(
         accuracy_robustness_area(model, (images, labels), attack=_weak(), doubts="full").doubts
     )
+
+
+def _gradients_only() -> PaperAttack:
+    """An attack that is lost without gradients."""
+    return PaperAttack(steps=30, rho=1.0)
 
 
 def _weak() -> MinimumNormAttack:

@@ -95,8 +95,8 @@ class _Sizes:
         self._tolerance = tolerance
         self._norm = norm
         self.best = torch.zeros_like(problem.inputs)
-        value, normal = problem.evaluate(self.best)
-        linearised = norm.distance_to_hyperplane(precise(value), precise(normal))
+        clean = problem.evaluate(self.best)
+        linearised = norm.distance_to_hyperplane(precise(clean.value), precise(clean.gradient))
         linearised = torch.where(torch.isfinite(linearised), linearised, torch.ones_like(linearised))
         self._largest = _largest(problem, norm, linearised, largest)
         self.lower = torch.zeros_like(self._largest)

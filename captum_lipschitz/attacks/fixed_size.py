@@ -193,4 +193,4 @@ class _InputGradientOnly(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         ctx.model.backward_rows += len(ctx.leaf)
         (gradient,) = torch.autograd.grad(ctx.logits, ctx.leaf, gradients[0], retain_graph=True)
-        return gradient, None
+        return gradient.contiguous(), None  # channels-last networks give gradients that view() refuses

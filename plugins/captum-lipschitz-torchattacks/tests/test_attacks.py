@@ -1,6 +1,7 @@
-"""The wrapped attacks on models whose smallest perturbation is known, and the traces that they must not leave."""
+"""PGDL2 and FAB on models whose smallest perturbation is known, and the traces that they must not leave."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,9 +9,11 @@ from torch import nn
 
 from captum_lipschitz.criteria import Reaches
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
-from captum_lipschitz_torchattacks import TorchattacksFAB, TorchattacksPGDL2
+from captum_lipschitz_torchattacks import TorchattacksFAB, TorchattacksFixedSize
+from captum_lipschitz_torchattacks.sized_table import SIZED
 
-ATTACKS = {"PGDL2": (TorchattacksPGDL2, 0.02), "FAB": (TorchattacksFAB, 0.01)}
+PGDL2 = partial(TorchattacksFixedSize, next(entry for entry in SIZED if entry.name == "PGDL2"))
+ATTACKS = {"PGDL2": (PGDL2, 0.02), "FAB": (TorchattacksFAB, 0.01)}
 SHAPE = (3, 4, 4)
 
 
@@ -99,7 +102,7 @@ def test_pgdl2_below_chance():
     """With two classes, chance is the decision boundary; with more it is farther for images near a boundary."""
     model = Linear(2)
     images, labels = grey_images(model)
-    attack = TorchattacksPGDL2(norm="l2")
+    attack = PGDL2(norm="l2")
     result = attack(model, images, labels, "below_chance")
     torch.testing.assert_close(result.distances, exact_l2(model, images, labels), rtol=0.02, atol=0)
     model = Linear(5)
@@ -262,7 +265,7 @@ def test_misclassified_images_are_left_alone(attack_class):
 def test_pgdl2_counts_the_gradients_of_each_image():
     model = Small().eval()
     images, labels = grey_images(model, 10)
-    result = TorchattacksPGDL2(steps=5)(model, images, labels)
+    result = PGDL2(steps=5)(model, images, labels)
     runs = (result.gradient_evaluations - 1) / 5
     assert torch.equal(runs, runs.round())
     assert len(runs.unique()) > 1
@@ -274,7 +277,7 @@ def test_pgdl2_counts_the_gradients_of_each_image():
         ({"bounds": (0, 2)}, r"bounds: expected \(0, 1\), the box that torchattacks clamps to, got \(0, 2\)"),
         ({"bounds": None}, r"bounds: expected \(0, 1\).*, got None"),
         ({"norm": "l1"}, r"norm: expected one of"),
-        ({"steps": 0}, r"steps: expected at least 1, got 0"),
+        ({"steps": 0}, r"steps: expected (a whole number of )?at least 1, got 0"),
     ],
 )
 def test_settings_refused_by_both(attack_class, settings, message):
@@ -285,9 +288,9 @@ def test_settings_refused_by_both(attack_class, settings, message):
 @pytest.mark.parametrize(
     ("make", "settings", "message"),
     [
-        (TorchattacksPGDL2, {"norm": "linf"}, r"norm: expected 'rmse' or 'l2', got 'linf'"),
-        (TorchattacksPGDL2, {"step_size": 0}, r"step_size: expected a positive share, got 0"),
-        (TorchattacksPGDL2, {"tolerance": 1}, r"tolerance: expected a share in \(0, 1\), got 1"),
+        (PGDL2, {"norm": "linf"}, r"norm: torchattacks:PGDL2 expects 'rmse' or 'l2', got 'linf'"),
+        (PGDL2, {"step_size": 0}, r"step_size: expected a positive share, got 0"),
+        (PGDL2, {"tolerance": 1}, r"tolerance: expected a share in \(0, 1\), got 1"),
         (TorchattacksFAB, {"targets": 0}, r"targets: expected at least 1, or None, got 0"),
         (TorchattacksFAB, {"alpha_max": 2}, r"alpha_max: expected a share in \(0, 1\], got 2"),
         (TorchattacksFAB, {"overshoot": 0.9}, r"overshoot: expected a factor of at least 1, got 0.9"),
@@ -308,7 +311,7 @@ def test_scaled_norm_is_refused(attack_class):
 
 @pytest.mark.parametrize(
     ("make", "criterion"),
-    [(TorchattacksFAB, "below_chance"), (TorchattacksFAB, Reaches(1)), (TorchattacksPGDL2, Reaches(1))],
+    [(TorchattacksFAB, "below_chance"), (TorchattacksFAB, Reaches(1)), (PGDL2, Reaches(1))],
 )
 def test_criterion_refused_before_any_work(make, criterion):
     def model(images):

@@ -13,7 +13,8 @@ from captum_lipschitz import MinimumNormAttack, accuracy_robustness_area, create
 from captum_lipschitz.errors import MissingDependencyError
 from captum_lipschitz.plugin import AttackLike, components, plugins
 
-NAMES = ["torchattacks:PGDL2", "torchattacks:FAB"]
+COUNT = 36  # of torchattacks' 39 classes
+NAMES = ["torchattacks:PGDL2", "torchattacks:FAB", "torchattacks:DeepFool", "torchattacks:APGD"]
 README = Path(__file__).parents[1] / "README.md"
 
 
@@ -44,21 +45,23 @@ def data(model):
     return images, model(images).argmax(1)
 
 
-def test_hook_brings_both_attacks():
+def test_hook_brings_one_component_for_each_class():
     import captum_lipschitz_torchattacks as plugin
 
     brought = plugin.captum_lipschitz_attacks()
-    assert [component.name for component in brought] == NAMES
+    assert len({component.name for component in brought}) == len(brought) == COUNT
+    assert set(NAMES) <= {component.name for component in brought}
     assert all(component.summary and component.reference for component in brought)
-    assert [component.factory.__name__ for component in brought] == plugin.__all__[::-1]
-    assert all(isinstance(component.factory(), AttackLike) for component in brought)
+    made = [component.factory() for component in brought]
+    assert all(isinstance(attack, AttackLike) for attack in made)
+    assert [attack.name for attack in made] == [component.name for component in brought]
 
 
 @installed
 def test_loaded_through_the_entry_point():
     (record,) = [record for record in plugins() if record.distribution == "captum-lipschitz-torchattacks"]
     assert (record.name, record.version, record.status, record.error) == ("torchattacks", "0.1.0", "loaded", None)
-    assert [component.name for component in record.components] == NAMES
+    assert len(record.components) == COUNT
     assert set(NAMES) <= {component.name for component in components("attack")}
 
 
@@ -76,18 +79,17 @@ def test_accuracy_robustness_area_by_name(name, model, data):
 def test_importing_the_plugin_does_not_import_torchattacks():
     program = (
         f"import sys; sys.path[:0] = {sys.path!r}; import captum_lipschitz_torchattacks as plugin; "
-        "plugin.captum_lipschitz_attacks(); plugin.TorchattacksFAB(), plugin.TorchattacksPGDL2(); "
+        "[component.factory() for component in plugin.captum_lipschitz_attacks()]; "
         "sys.exit(', '.join({'torchattacks', 'torchvision', 'captum', 'matplotlib'} & set(sys.modules)) or None)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@installed
 def test_without_torchattacks_the_error_says_how_to_install_it(model, data, monkeypatch):
-    from captum_lipschitz_torchattacks import TorchattacksPGDL2
-
     monkeypatch.setitem(sys.modules, "torchattacks", None)
-    attack = TorchattacksPGDL2()
+    attack = create_attack("torchattacks:PGDL2")
     with pytest.raises(MissingDependencyError, match="pip install captum-lipschitz-torchattacks"):
         attack(model, *data)
 

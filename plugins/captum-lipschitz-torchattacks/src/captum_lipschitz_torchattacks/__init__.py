@@ -1,31 +1,49 @@
-"""Attacks of torchattacks for captum_lipschitz: ``create_attack("torchattacks:PGDL2")``, ``"torchattacks:FAB"``.
+"""Attacks of torchattacks for captum_lipschitz: ``create_attack("torchattacks:PGDL2")``, one name for each class.
 
 torchattacks itself, and the torchvision it needs, is imported when an attack first runs.
 """
 
+from functools import partial
+
 from captum_lipschitz.plugin import ComponentSpec, hookimpl
 from captum_lipschitz_torchattacks.fab import TorchattacksFAB as TorchattacksFAB
-from captum_lipschitz_torchattacks.pgdl2 import TorchattacksPGDL2 as TorchattacksPGDL2
+from captum_lipschitz_torchattacks.fixed_size import TorchattacksFixedSize as TorchattacksFixedSize
+from captum_lipschitz_torchattacks.single_run import TorchattacksSingleRun as TorchattacksSingleRun
+from captum_lipschitz_torchattacks.single_table import NOT_APPLICABLE as NOT_APPLICABLE
+from captum_lipschitz_torchattacks.single_table import SINGLE
+from captum_lipschitz_torchattacks.sized_table import SIZED
 
-__all__ = ["TorchattacksFAB", "TorchattacksPGDL2"]
+__all__ = ["NOT_APPLICABLE", "TorchattacksFAB", "TorchattacksFixedSize", "TorchattacksSingleRun"]
 
 
 @hookimpl
 def captum_lipschitz_attacks() -> list[ComponentSpec]:
     """The wrapped attacks."""
-    return [
+    fab = ComponentSpec(
+        "torchattacks:FAB",
+        "attack",
+        TorchattacksFAB,
+        "torchattacks' FAB: boundary projections, without its limit of size",
+        "arXiv 1907.02044",
+    )
+    sized = [
         ComponentSpec(
-            "torchattacks:PGDL2",
+            f"torchattacks:{entry.name}",
             "attack",
-            TorchattacksPGDL2,
-            "torchattacks' PGDL2, each image at the smallest size that succeeds",
-            "arXiv 1706.06083",
-        ),
-        ComponentSpec(
-            "torchattacks:FAB",
-            "attack",
-            TorchattacksFAB,
-            "torchattacks' FAB, without its limit of size",
-            "arXiv 1907.02044",
-        ),
+            partial(TorchattacksFixedSize, entry),
+            f"torchattacks' {entry.name}: {entry.summary}; at the smallest size that succeeds",
+            entry.reference,
+        )
+        for entry in SIZED
     ]
+    single = [
+        ComponentSpec(
+            f"torchattacks:{entry.name}",
+            "attack",
+            partial(TorchattacksSingleRun, entry),
+            f"torchattacks' {entry.name}: {entry.summary}",
+            entry.reference,
+        )
+        for entry in SINGLE
+    ]
+    return [*sized, fab, *single]

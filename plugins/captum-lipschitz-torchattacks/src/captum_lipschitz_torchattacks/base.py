@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -30,9 +30,15 @@ def torchattacks() -> ModuleType:
 
 
 class TorchattacksAttack(Attack):
-    """Base of the wrapped attacks: in the box [0, 1], as torchattacks clamps to it, for the criteria it can pursue."""
+    """Base of the wrapped attacks: in the box [0, 1], as torchattacks clamps to it, for the criteria it can pursue.
 
-    criteria: ClassVar[tuple[type[Criterion], ...]]
+    Attributes:
+        name: of the component.
+        criteria: that it can pursue.
+    """
+
+    name: str
+    criteria: tuple[type[Criterion], ...]
 
     def __init__(self, *, norm: Norm | str, bounds: Bounds | tuple[float, float]) -> None:
         super().__init__(norm=norm, bounds=bounds)
@@ -53,7 +59,7 @@ class TorchattacksAttack(Attack):
         if not isinstance(goal, self.criteria):
             names = " or ".join(accepted.__name__ for accepted in self.criteria)
             raise InvalidInputError(
-                f"criterion: {type(self).__name__} expects {names}, got {goal!r}; the attacks "
+                f"criterion: {self.name} expects {names}, got {goal!r}; the attacks "
                 "'minimum_norm' and 'paper' accept any criterion"
             )
         return super().__call__(model, inputs, labels, goal)

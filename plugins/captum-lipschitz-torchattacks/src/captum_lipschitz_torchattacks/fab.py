@@ -12,7 +12,7 @@ from captum_lipschitz.criteria import Misclassified
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.geometry import Bounds, Linf, Norm
 from captum_lipschitz_torchattacks.base import UNIT_BOX, TorchattacksAttack, torchattacks
-from captum_lipschitz_torchattacks.flat_model import FlatModel
+from captum_lipschitz_torchattacks.shown_model import ShownModel
 
 
 class TorchattacksFAB(TorchattacksAttack):
@@ -51,6 +51,7 @@ class TorchattacksFAB(TorchattacksAttack):
         Croce and Hein 2020, arXiv 1907.02044.
     """
 
+    name = "torchattacks:FAB"
     criteria = (Misclassified,)
 
     def __init__(
@@ -79,7 +80,7 @@ class TorchattacksFAB(TorchattacksAttack):
         self.settings = {"steps": steps, "alpha_max": alpha_max, "eta": overshoot, "beta": beta}
 
     def search(self, problem: Problem) -> Found:
-        model = FlatModel(problem, dtype=torch.float32)
+        model = ShownModel(problem, dtype=torch.float32)
         classes = problem.logits(torch.zeros_like(problem.inputs)).shape[1]
         norm = "Linf" if isinstance(self.norm, Linf) else "L2"
         attack = torchattacks().FAB(model, norm=norm, n_classes=classes, **self.settings)
@@ -90,7 +91,7 @@ class TorchattacksFAB(TorchattacksAttack):
             size = self.norm.size(problem.images(delta) - problem.inputs)
             better = (problem.value(delta) <= 0) & (size < best_size)
             best[better], best_size[better] = delta[better], size[better]
-        spent = torch.full_like(problem.labels, model.backward_passes)
+        spent = torch.full((len(problem),), model.backward_passes, device=best.device)
         return Found(best, best_size < torch.inf, spent)
 
     @torch.no_grad()

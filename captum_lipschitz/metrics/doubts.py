@@ -55,7 +55,7 @@ def train_mode(layers: int) -> list[Doubt]:
             "note",
             f"The model came in train mode, with {layers} BatchNorm or dropout layers; it was measured in evaluation "
             "mode.",
-            "Nothing, if that is how it will be used; model.eval() beforehand says so.",
+            "Nothing to do if that is how it will be used; call model.eval() first to say so.",
             {"layers": float(layers)},
         )
     ]

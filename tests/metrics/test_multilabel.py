@@ -22,6 +22,7 @@ from captum_lipschitz import (
     multilabel_robustness_areas,
 )
 from captum_lipschitz.errors import CaptumLipschitzWarning, InvalidInputError, InvalidTypeError
+from captum_lipschitz.metrics.area import percentile_interval
 
 
 def _linear(seed: int, num_labels: int, count: int = 30) -> tuple[nn.Linear, Tensor, Tensor]:
@@ -134,6 +135,27 @@ def test_the_means_interval_draws_the_same_images_for_all_labels() -> None:
     assert high - low > 0.2 * both.macro_area
     one = both.labels[0].interval
     assert high - low == pytest.approx(one[1] - one[0], rel=0.1)
+
+
+def test_the_means_interval_is_a_resampling_of_images_where_some_labels_are_unknown() -> None:
+    model, inputs, labels = _linear(1, 2, count=12)
+    assert 0 < int((labels[:, 1] < 0).sum()) < 6
+    result = multilabel_robustness_areas(
+        model, (inputs, labels), chance=0.0, generator=torch.Generator().manual_seed(7), doubts="off"
+    )
+    draws = torch.Generator().manual_seed(7)
+    for one in result.labels.values():
+        torch.randint(len(one), (2000, len(one)), generator=draws)  # each label's own interval comes first
+    means = []
+    for chosen in torch.randint(12, (2000, 12), generator=draws).tolist():
+        areas = []
+        for k, one in result.labels.items():
+            place = {image: row for row, image in enumerate((labels[:, k] >= 0).nonzero().flatten().tolist())}
+            areas.append(float(one.distances[[place[image] for image in chosen if image in place]].mean()))
+        means.append(sum(areas) / 2)
+    assert result.macro_interval == pytest.approx(
+        percentile_interval(torch.tensor(means, dtype=torch.float64)), abs=1e-9
+    )
 
 
 class _Idle:

@@ -53,17 +53,17 @@ def ended(child):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def random_moments():
+def random_moments(seconds):
     draws, statuses = random.Random(0), []
     for _ in range(10):
         child = start("killed")
-        time.sleep(draws.uniform(0.02, 0.8))
+        time.sleep(seconds * draws.uniform(0.01, 0.15))  # ten lives together are shorter than the work
         os.kill(child, signal.SIGKILL)
         statuses.append((ended(child), len(os.listdir("killed/chunks")) if os.path.isdir("killed/chunks") else 0))
     return statuses
 
 
-def every_write():
+def every_write(_):
     def dying(at):
         calls = []
         def patched(function):
@@ -86,8 +86,9 @@ def every_write():
     return statuses
 
 
+began = time.monotonic()
 whole = ended(start("whole"))
-statuses = {"random": random_moments, "writes": every_write}[sys.argv[1]]()
+statuses = {"random": random_moments, "writes": every_write}[sys.argv[1]](time.monotonic() - began)
 print(json.dumps({"whole": whole, "statuses": statuses, "last": ended(start("killed"))}))
 """
 

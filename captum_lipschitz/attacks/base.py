@@ -49,9 +49,10 @@ class Found(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """The criterion's value (N,), and the gradient (N, ...) of what was to be differentiated."""
+    """The criterion's value (N,), and what was to be differentiated: its value (N,) and gradient (N, ...)."""
 
     value: Tensor
+    followed: Tensor
     gradient: Tensor
 
 
@@ -64,23 +65,37 @@ class Problem:
         labels: (N,), or as the criterion has them.
         criterion: the goal.
         bounds: the box that perturbed images must stay in, or ``None``.
+        autocast: run the model in this lower precision, or ``None``; logits and gradients come in the inputs' own.
     """
 
     def __init__(
-        self, model: Model, inputs: Tensor, labels: Tensor, criterion: Criterion, bounds: Bounds | None = None
+        self,
+        model: Model,
+        inputs: Tensor,
+        labels: Tensor,
+        criterion: Criterion,
+        bounds: Bounds | None = None,
+        *,
+        autocast: torch.dtype | None = None,
     ) -> None:
         self.model = model
         self.inputs = inputs
         self.labels = labels
         self.criterion = criterion
         self.bounds = bounds
+        self.autocast = autocast
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def rows(self, index: Tensor) -> Problem:
-        """The same problem for a selection of its images."""
-        return Problem(self.model, self.inputs[index], self.labels[index], self.criterion.rows(index), self.bounds)
+        """The same problem for a selection of its images, any of them as often as wanted."""
+        inputs, labels, criterion = self.inputs[index], self.labels[index], self.criterion.rows(index)
+        return Problem(self.model, inputs, labels, criterion, self.bounds, autocast=self.autocast)
+
+    def in_precision(self, autocast: torch.dtype | None) -> Problem:
+        """The same problem with the model run in another precision."""
+        return Problem(self.model, self.inputs, self.labels, self.criterion, self.bounds, autocast=autocast)
 
     def images(self, perturbations: Tensor) -> Tensor:
         """The perturbed images, clamped to the bounds: exactly what the model is run on, and what is returned."""
@@ -96,45 +111,63 @@ class Problem:
     def logits(self, perturbations: Tensor) -> Tensor:
         """Logits of the perturbed images, (N, C), checked, without gradient."""
         with torch.no_grad():
-            return self.criterion.check_logits(self.model(self.images(perturbations)), len(self))
+            return self._run(self.images(perturbations))
 
     def value(self, perturbations: Tensor) -> Tensor:
         """The criterion's value of the perturbed images, (N,); ``inf`` where logits are not finite. No gradient."""
         with torch.no_grad():
-            logits = self.criterion.check_logits(self.model(self.images(perturbations)), len(self), finite=False)
+            logits = self._run(self.images(perturbations), finite=False)
         return _defined(self.criterion.value(logits, self.labels), logits)
 
-    def evaluate(self, perturbations: Tensor, objective: Objective | None = None) -> Evaluation:
-        """The criterion's value and the gradient of ``objective`` (of the criterion's value itself where None).
+    def evaluate(
+        self, perturbations: Tensor, objective: Objective | None = None, *, along: Tensor | None = None
+    ) -> Evaluation:
+        """The criterion's value, and the gradient of ``objective``; where None, of the criterion's value itself.
 
-        An image whose logits are not finite has the value ``inf`` and no gradient; its neighbours go on.
+        With ``along``, (N,), which of the criterion's alternatives each image follows. An image whose logits are not
+        finite has the value ``inf`` and no gradient; its neighbours go on.
         """
         leaf = self.images(perturbations).detach().requires_grad_()
-        logits = self.criterion.check_logits(self.model(leaf), len(self), finite=False)
+        logits = self._run(leaf, finite=False)
         value = self.criterion.value(logits, self.labels)
         if objective is not None and self.labels.dim() != 1:
             raise InvalidInputError(
                 f"criterion: expected one whose labels are classes, which this attack's objective takes, got "
                 f"{self.criterion}; MinimumNormAttack follows any criterion"
             )
-        followed = value if objective is None else objective(logits, self.labels)
+        if objective is not None:
+            followed = objective(logits, self.labels)
+        elif along is not None:
+            followed = logit(self.criterion.alternatives(logits, self.labels), along)
+        else:
+            followed = value
         slopes = gradient(followed, leaf)
         usable = torch.isfinite(slopes.flatten(1)).all(1)
         slopes = torch.where(rowwise(usable, slopes), slopes, torch.zeros_like(slopes))
-        return Evaluation(_defined(value.detach(), logits.detach()), slopes)
+        logits = logits.detach()
+        return Evaluation(_defined(value.detach(), logits), _defined(followed.detach(), logits), slopes)
 
-    def margins_to(self, classes: Tensor) -> Iterator[Evaluation]:
-        """The clean images' margins to other classes: one forward pass, and a backward pass for each class.
+    def toward_alternatives(self, columns: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The clean images' values and gradients of some of the criterion's alternatives, one column after the other.
 
-        For each column of ``classes``, (N, K): ``z_y - z_class``, (N,), and its gradient, (N, ...). For a criterion
-        with other ``alternatives``, those of them that the columns name.
+        One forward pass, and a backward pass for each column of ``columns``, (N, K): which alternative, for each image.
+        Yields values, (N,), ``inf`` where an image has no such alternative, and gradients, (N, ...).
         """
         leaf = self.inputs.detach().clone().requires_grad_()
-        logits = self.criterion.check_logits(self.model(leaf), len(self))
-        margins = self.criterion.alternatives(logits, self.labels)
-        for k in range(classes.shape[1]):
-            margin = logit(margins, classes[:, k])
-            yield Evaluation(margin.detach(), gradient(margin, leaf, retain_graph=True))
+        logits = self._run(leaf)
+        values = self.criterion.alternatives(logits, self.labels)
+        for k in range(columns.shape[1]):
+            value = logit(values, columns[:, k])
+            there = torch.isfinite(value)
+            yield value.detach(), gradient(torch.where(there, value, 0.0), leaf, retain_graph=True)
+
+    def _run(self, images: Tensor, *, finite: bool = True) -> Tensor:
+        """The model's logits, checked, in the images' own precision."""
+        if self.autocast is None:
+            return self.criterion.check_logits(self.model(images), len(self), finite=finite)
+        with torch.autocast(images.device.type, dtype=self.autocast):
+            logits = self.model(images)
+        return self.criterion.check_logits(logits, len(self), finite=finite).to(images.dtype)
 
 
 class Attack(ABC):

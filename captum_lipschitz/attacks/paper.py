@@ -124,7 +124,7 @@ class PaperAttack(Attack):
             best[better], best_size[better] = delta[better], size[better]
 
         def look(delta: Tensor) -> tuple[Tensor, Tensor]:
-            value, gradient = problem.evaluate(delta, self.objective)
+            value, _, gradient = problem.evaluate(delta, self.objective)
             remember(delta, value <= 0)
             return -gradient, value <= 0
 
@@ -134,7 +134,7 @@ class PaperAttack(Attack):
 
     def _fixed(self, problem: Problem) -> Found:
         def look(delta: Tensor) -> tuple[Tensor, Tensor]:
-            _, gradient = problem.evaluate(delta, self.objective)
+            _, _, gradient = problem.evaluate(delta, self.objective)
             return -gradient, self.norm.size(delta) >= self.rho
 
         last = self._walk(look, problem)

@@ -128,7 +128,9 @@ def test_more_steps_never_hurt_much_and_solved_images_cost_less() -> None:
 def test_settings_are_checked() -> None:
     with pytest.raises(InvalidInputError, match="steps: expected at least 1, got 0"):
         MinimumNormAttack(steps=0)
-    with pytest.raises(InvalidInputError, match="candidates: expected at least 1, got 0"):
-        MinimumNormAttack(candidates=0)
+    with pytest.raises(InvalidInputError, match=r"effort: expected one of \['fast', 'standard', 'thorough'\], got 'x'"):
+        MinimumNormAttack(effort="x")  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="autocast: expected torch.bfloat16, torch.float16 or None"):
+        MinimumNormAttack(autocast=torch.int8)
     with pytest.raises(TypeError):
         MinimumNormAttack(10)  # type: ignore[misc]

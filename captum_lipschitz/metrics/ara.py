@@ -98,6 +98,8 @@ def accuracy_robustness_area(
     try:
         with tqdm(total=total, disable=not show_progress, desc=f"ARA, {measurement.criterion}", unit="image") as bar:
             for images, labels in batches(data, measurement.criterion.check_labels):
+                if count == 0:
+                    measurement = measurement.starting_from(images)
                 parts.append(measurement.run(images, labels, start=count))
                 if count == 0:
                     found = find_doubts(measurement, images, labels, parts[0].distances, depth=doubts)
@@ -146,7 +148,7 @@ def summarise(
         gradient_evaluations=int(sum(part.gradient_evaluations.sum() for part in parts)),
         norm=measurement.norm.name,
         criterion=repr(measurement.criterion),
-        attack=type(measurement.attack).__name__,
+        attack=str(getattr(measurement.attack, "name", type(measurement.attack).__name__)),
         doubts=(*doubts, *not_found(distances, guessing)),
         generator=generator,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -12,10 +12,12 @@ from torch import Tensor
 
 from captum_lipschitz._model import check_inputs, no_trace
 from captum_lipschitz._typing import Model
-from captum_lipschitz.attacks import AttackResult
+from captum_lipschitz.attacks import Attack, AttackResult
 from captum_lipschitz.criteria import Criterion
 from captum_lipschitz.errors import CaptumLipschitzWarning
 from captum_lipschitz.geometry import Bounds, Norm, rowwise
+
+_POOL = 64  # images of the data that an attack may start from
 
 
 class AnyAttack(Protocol):
@@ -55,6 +57,13 @@ class Measurement:
     norm: Norm
     bounds: Bounds | None
     device: torch.device | None
+
+    def starting_from(self, images: Tensor) -> Measurement:
+        """The same measurement, its attack free to start from the first of these images, (M, ...), of the data."""
+        if not isinstance(self.attack, Attack):
+            return self
+        pool = images[:_POOL].detach().to(self.device or images.device)
+        return replace(self, attack=self.attack.starting_from(pool))
 
     def run(self, images: Tensor, labels: Tensor, *, start: int) -> Part:
         check_inputs(images, "images")

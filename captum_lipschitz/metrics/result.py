@@ -40,7 +40,7 @@ class AraResult:
         gradient_evaluations: spent on all images together.
         norm: name of the norm.
         criterion: the criterion's ``repr``.
-        attack: the attack's class name.
+        attack: the attack's ``name``, or its class's.
         doubts: reasons to doubt the area, the gravest first; empty also where none were looked for.
     """
 
@@ -160,12 +160,12 @@ class AraResult:
         finite = self.distances[torch.isfinite(self.distances)]
         edges = torch.cat([torch.zeros(1, dtype=torch.float64), torch.unique(finite)])
         accuracy = self.curve(edges)
-        name = f"{label + ': ' if label else ''}ARA {self.area:.4f}"
+        name = f"{label + ': ' if label else ''}ARA {self.area:.4g}"
         (line,) = ax.step(edges, accuracy, where="post", label=name, color=color)
+        above = accuracy.clamp(min=self.chance_accuracy)
         ax.fill_between(
-            edges, accuracy, self.chance_accuracy, where=accuracy > self.chance_accuracy,
-            step="post", alpha=0.15, color=line.get_color(), linewidth=0,
-        )  # fmt: skip
+            edges, above, self.chance_accuracy, step="post", alpha=0.15, color=line.get_color(), linewidth=0
+        )
         ax.axhline(self.chance_accuracy, color="0.6", linewidth=0.8, linestyle=":")
         ax.set(xlabel=f"perturbation size ({self.norm})", ylabel="accuracy", ylim=(0, 1.02))
         ax.margins(x=0)

@@ -144,7 +144,7 @@ def test_plot_draws_the_curve(tmp_path: object) -> None:
     axes = result.plot(label="small")
     x, y = axes.lines[0].get_data()
     assert list(y) == result.curve(torch.as_tensor(x)).tolist()
-    assert axes.get_legend().get_texts()[0].get_text() == f"small: ARA {result.area:.4f}"
+    assert axes.get_legend().get_texts()[0].get_text() == f"small: ARA {result.area:.4g}"
     assert result.plot(axes, label="again") is axes
 
 

@@ -61,9 +61,7 @@ def test_results_carry_their_doubts() -> None:
     blunt = accuracy_robustness_area(masked, (images, labels), attack=PaperAttack(steps=30, rho=1.0), doubts="off")
     assert _names(blunt.doubts) == ["not_found"]
     assert "more_effort_helps" in _names(
-        accuracy_robustness_area(
-            model, (images, labels), attack=MinimumNormAttack(steps=1, candidates=1), doubts="full"
-        ).doubts
+        accuracy_robustness_area(model, (images, labels), attack=MinimumNormAttack(steps=1), doubts="full").doubts
     )
 
 

@@ -255,7 +255,7 @@ def _gradients_only() -> PaperAttack:
 
 
 def _weak() -> MinimumNormAttack:
-    return MinimumNormAttack(steps=1, candidates=1)
+    return MinimumNormAttack(steps=1)
 
 
 def test_targets_of_single_images_go_with_their_chunk() -> None:

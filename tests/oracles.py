@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -132,3 +133,49 @@ def fixed_size_walk(
             delta = delta + step * direction / direction.square().mean().sqrt()
         deltas.append(delta)
     return torch.stack(deltas)
+
+
+def polytope_distance(normals: Tensor, limits: Tensor, order: float, box: tuple[Tensor, Tensor] | None = None) -> float:
+    """The smallest d, in L2 or Linf, with ``normals @ d <= limits`` and d within the box; infinite where there is none.
+
+    L2 by Lawson and Hanson's least distance programming (a non-negative least-squares problem), Linf by the simplex.
+    """
+    from scipy.optimize import linprog, nnls
+
+    a, b = normals.double().numpy(), limits.double().numpy()
+    size = a.shape[1]
+    if box is not None:
+        low, high = (side.double().numpy() for side in box)
+        a, b = np.vstack([a, np.eye(size), -np.eye(size)]), np.concatenate([b, high, -low])
+    if (b >= 0).all():
+        return 0.0
+    if math.isinf(order):  # minimise t with -t <= d <= t
+        ones, none = np.ones((size, 1)), np.zeros((len(b), 1))
+        rows = np.block([[a, none], [np.eye(size), -ones], [-np.eye(size), -ones]])
+        limit = np.concatenate([b, np.zeros(2 * size)])
+        answer = linprog(np.eye(size + 1)[-1], A_ub=rows, b_ub=limit, bounds=(None, None))
+        return float(answer.fun) if answer.status == 0 else math.inf
+    stacked, aim = np.vstack([-a.T, -b[None]]), np.eye(size + 1)[-1]
+    multipliers, residual = nnls(stacked, aim, maxiter=10_000)
+    gap = stacked @ multipliers - aim
+    return float(np.linalg.norm(gap[:-1] / gap[-1])) if residual > 1e-9 else math.inf
+
+
+def linear_distance(
+    model: nn.Linear,
+    image: Tensor,
+    classes: list[tuple[int, list[int]]],
+    order: float,
+    bounds: tuple[float, float] | None,
+) -> float:
+    """The nearest point of a linear model where, for one of ``classes``, its logit is at least those of the others.
+
+    ``[(j, [y]) for j != y]`` is misclassification of y, ``[(t, all others)]`` is reaching t.
+    """
+    weight, logits = model.weight.detach(), model(image).detach()
+    box = None if bounds is None else (bounds[0] - image, bounds[1] - image)
+    found = [
+        polytope_distance(weight[others] - weight[winner], logits[winner] - logits[others], order, box)
+        for winner, others in classes
+    ]
+    return min(found)

@@ -181,6 +181,9 @@ class MinimumNormAttack(Attack):
             distance = self.norm.distance_to_hyperplane(value, normal)
             offset, limit = -(1 + _OVERSHOOT) * value, _REACH * distance.nan_to_num(posinf=0.0)
             starts.append(self.norm.to_hyperplane(zero, normal, offset, limit=limit, box=problem.box()))
+            if problem.bounds is not None:  # the box lengthens some ways more than others
+                reached = row_dot(normal, starts[-1])
+                distance = torch.where(reached < 0, self.norm.size(starts[-1]) * (offset / reached), distance)
             distances.append(distance)
         spent += there.sum(1)
         order = torch.stack(distances, 1).argsort(dim=1, stable=True)[:, : None if self.plan.stages else 1]

@@ -64,7 +64,8 @@ def test_paper_attack_finds_the_published_distances(
     assert 0.98 <= ratio <= 1.02
 
 
-@pytest.mark.parametrize(("key", "criterion", "most"), [(*CRITERIA[0], 0.85), (*CRITERIA[1], 1.06)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("key", "criterion", "most"), [(*CRITERIA[0], 0.84), (*CRITERIA[1], 1.10)])
 def test_minimum_norm_attack_against_the_published_distances(
     key: str,
     criterion: str,
@@ -74,6 +75,6 @@ def test_minimum_norm_attack_against_the_published_distances(
     published_distances: dict[str, Tensor],
 ) -> None:
     images, labels = (part[:64] for part in cifar10_test)
-    result = MinimumNormAttack(steps=50)(robust_network, images, labels, criterion)
+    result = MinimumNormAttack(effort="fast")(robust_network, images, labels, criterion)
     assert result.found.all()
     assert _log_ratios(result.distances, published_distances[key]).mean().exp() <= most

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 _WRAPPINGS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
 # Put before every name by DataParallel, torch.compile and Lightning modules.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+_DEEPEST = 4  # wrappings within one another; a file can hold itself
 _NAMED = 3  # keys that an error lists
 
 
@@ -107,18 +109,24 @@ def _holds_code(path: Path, details: str) -> str:
     return (
         f"weights: {path} holds objects besides tensors{f' ({named})' if named else ''}, and reading those runs code "
         'that the file brings, so it was not read. Where you trust it, convert it once to tensors: python -c "import '
-        f"torch; from safetensors.torch import save_file; m = torch.load('{path.name}', weights_only=False); "
+        "sys, torch; from safetensors.torch import save_file; m = torch.load(sys.argv[1], weights_only=False); "
         "save_file({k: v.contiguous() for k, v in getattr(m, 'state_dict', lambda: m)().items()}, "
-        "'weights.safetensors')\""
+        f"'weights.safetensors')\" {shlex.quote(str(path))}"
     )
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    depth = 0
     while isinstance(content, Mapping):
         inner = next((content[name] for name in _WRAPPINGS if isinstance(content.get(name), Mapping)), None)
         if inner is None:
             break
-        content = inner
+        if depth == _DEEPEST:
+            raise InvalidInputError(
+                f"weights: expected a state dict in {path} within at most {_DEEPEST} of {list(_WRAPPINGS)}, got "
+                "more of them within one another"
+            )
+        content, depth = inner, depth + 1
     if not isinstance(content, Mapping) or not content:
         got = "an empty one" if isinstance(content, Mapping) else type(content).__name__
         raise InvalidInputError(f"weights: expected a state dict in {path}, got {got}")

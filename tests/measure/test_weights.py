@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +92,26 @@ def test_a_file_that_holds_code_is_refused_and_not_run(tmp_path: Path, kind: str
 
 
 def test_a_whole_model_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    torch.save(_network(), tmp_path / "model.pt")
+    saved, path = _network(), tmp_path / "it's a $model.pt"
+    torch.save(saved, path)
     with pytest.raises(
         InvalidInputError, match=r"weights: .*model\.pt holds objects besides tensors .*convert it once"
-    ):
-        read_weights(tmp_path / "model.pt")
+    ) as refused:
+        read_weights(path)
+    command = shlex.split(str(refused.value).partition("to tensors: ")[2])
+    assert command[0] == "python"
+    subprocess.run([sys.executable, *command[1:]], cwd=tmp_path, check=True, timeout=120)
+    loaded = _network()
+    load_weights(loaded, read_weights(tmp_path / "weights.safetensors"), path)
+    assert _same(saved, loaded)
+
+
+def test_wrappings_without_end_are_refused(tmp_path: Path) -> None:
+    endless: dict[str, object] = {}
+    endless["model"] = endless
+    torch.save(endless, tmp_path / "w.pt")
+    with pytest.raises(InvalidInputError, match=r"weights: expected a state dict in .*w\.pt within at most 4 of"):
+        read_weights(tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 not really", b"\x80\x02 neither"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from captum_lipschitz import L2, RMSE, Bounds
+from captum_lipschitz import L2, RMSE, Bounds, LabelFlips
 from captum_lipschitz.criteria import Criterion, Reaches
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz_advlib import AdvLibDDN, AdvLibFMN, AdvLibPDGD, AdvLibPDPGD
@@ -333,6 +333,23 @@ def test_misclassified_images_are_left_alone(name):
     assert (result.gradient_evaluations[::2] == 0).all()
     assert (result.distances[1::2] > 0).all()
     assert torch.equal(result.adversarial_inputs[::2], images[::2])
+
+
+@pytest.mark.parametrize("columns", [2, 3])
+def test_label_sets(name, columns):
+    """Labels are (N, K) there."""
+    model = Linear(columns)
+    images, _ = grey_images(model)
+    with torch.no_grad():
+        labels = (model(images) > 0).long()
+    result = make(name, norm="l2")(model, images, labels, LabelFlips(label=1))
+    with torch.no_grad():
+        expected = model(images)[:, 1].abs() / model.weight[1].norm()
+        flipped = (model(result.adversarial_inputs)[:, 1] > 0).long() != labels[:, 1]
+    assert result.found.all()
+    assert flipped.all()
+    assert result.gradient_evaluations.shape == (len(images),)
+    torch.testing.assert_close(result.distances, expected, rtol=ATTACKS[name][2], atol=1e-3)
 
 
 def test_ddn_levels_round_the_images():

@@ -57,7 +57,8 @@ class AdvLibAttack(Attack):
         _seed(problem.inputs.device)
         delta = model.perturbations(self.run(model)).nan_to_num(nan=0.0)
         claimed = (delta != 0).flatten(1).any(1)
-        return Found(delta, claimed, torch.full_like(problem.labels, model.backward_passes))
+        spent = torch.full((len(problem),), model.backward_passes, device=delta.device)
+        return Found(delta, claimed, spent)
 
 
 def at_least(name: str, value: int, least: int) -> int:

@@ -40,7 +40,8 @@ class ShownModel:
         if isinstance(criterion, Reaches) and self.targeted:
             self.labels = criterion.target.to(problem.labels).expand(len(problem))
         else:
-            self.labels = problem.labels if self._own_logits else torch.zeros_like(problem.labels)
+            zeros = torch.zeros(len(problem), dtype=torch.int64, device=problem.inputs.device)
+            self.labels = problem.labels if self._own_logits else zeros
         precise = torch.promote_types(problem.inputs.dtype, torch.float32)
         self.images = problem.inputs.to(precise).contiguous()
 

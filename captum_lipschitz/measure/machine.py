@@ -63,13 +63,15 @@ def _repeatable_gpu(*, used: bool) -> Iterator[None]:
         yield
         return
     cudnn = torch.backends.cudnn
-    before = cudnn.deterministic, cudnn.benchmark, torch.are_deterministic_algorithms_enabled()
+    before = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
+    algorithms = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first multiplication
     try:
         cudnn.deterministic, cudnn.benchmark = True, False
+        cudnn.allow_tf32 = False  # convolutions of float32 in float32
         torch.use_deterministic_algorithms(mode=True, warn_only=True)
         yield
     finally:
-        cudnn.deterministic, cudnn.benchmark = before[:2]
-        torch.use_deterministic_algorithms(mode=before[2], warn_only=warn_only)
+        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = before
+        torch.use_deterministic_algorithms(mode=algorithms, warn_only=warn_only)

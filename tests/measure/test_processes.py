@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from captum_lipschitz.errors import CaptumLipschitzError, InvalidInputError
-from captum_lipschitz.measure.machine import pick_device, repeatable
+from captum_lipschitz.measure.machine import _repeatable_gpu, pick_device, repeatable
 from captum_lipschitz.measure.processes import Processes, ProcessLostError, joined
 
 MODEL = """
@@ -117,6 +117,17 @@ def test_settings_of_torch_are_restored() -> None:
         torch.manual_seed(5)
     assert torch.get_num_threads() == before[0]
     assert torch.equal(torch.get_rng_state(), before[1])
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_convolutions_are_of_float32_inside(monkeypatch: pytest.MonkeyPatch, allowed: bool) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+    with _repeatable_gpu(used=True):
+        assert not torch.backends.cudnn.allow_tf32
+        assert torch.backends.cudnn.deterministic
+    assert torch.backends.cudnn.allow_tf32 == allowed
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, Missing
 from captum_lipschitz.measure.weights import load_weights, read_weights, without_prefix
 
 _TORCHVISION = "torchvision"
+_TRANSFORMING = ("inception_v3", "googlenet")  # whose published weights expect torchvision to transform the images
+_AUXILIARY = ("aux", "AuxLogits")
 
 
 class Normalised(nn.Module):
@@ -56,7 +58,8 @@ def load_model(
     """A model in evaluation mode, its parameters without gradient.
 
     Args:
-        spec: ``"torchvision:NAME"``, one of torchvision's classifiers, with as many classes as the weights have; or
+        spec: ``"torchvision:NAME"``, one of torchvision's classifiers, with as many classes as the weights have
+            (inception_v3 and googlenet with ``transform_input``, as their published weights expect); or
             ``"package.module:callable"``, called without arguments to make a module or a function of images. The
             current folder is importable.
         weights: see ``read_weights``; torchvision's models need one, as nothing is downloaded.
@@ -97,6 +100,30 @@ def model_hash(model: Model) -> str:
     return digest.hexdigest()
 
 
+def source_hash(spec: str, model: Model) -> str | None:
+    """A fingerprint of the code that makes and is a model: the files of its callable and of its modules' classes.
+
+    ``None`` for torchvision's, whose version tells; so does torch's for its own layers. What these files import in turn
+    is not looked at.
+    """
+    source, _, name = spec.partition(":")
+    if source == _TORCHVISION:
+        return None
+    inner = model.model if isinstance(model, Normalised) else model
+    parts = inner.modules() if isinstance(inner, nn.Module) else ()
+    names = {source, *(getattr(part, "__module__", source) for part in (_named(source, name), inner, *parts))}
+    contents = {_source(module) for module in names if module.partition(".")[0] != "torch"}
+    return hashlib.sha256("".join(sorted(contents)).encode()).hexdigest()
+
+
+def _source(module: str) -> str:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    try:
+        return "" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    except OSError:  # as of a module within an archive
+        return ""
+
+
 def _torchvision_model(name: str, state: Mapping[str, Tensor] | None) -> nn.Module:
     models = _torchvision().models
     names = models.list_models(module=models)
@@ -109,9 +136,13 @@ def _torchvision_model(name: str, state: Mapping[str, Tensor] | None) -> nn.Modu
             f"downloaded here. Save torchvision's own with: python -c \"import torch, torchvision; torch.save("
             f"torchvision.models.get_model('{name}', weights='DEFAULT').state_dict(), '{name}.pt')\""
         )
-    model: nn.Module = models.get_model(name, weights=None)
+    options: dict[str, Any] = {}
+    if name in _TRANSFORMING:
+        auxiliary = any(part.startswith(_AUXILIARY) for key in state for part in key.split("."))
+        options = {"transform_input": True, "aux_logits": auxiliary, "init_weights": False}
+    model: nn.Module = models.get_model(name, weights=None, **options)
     classes = _other_classes(model, without_prefix(state, set(model.state_dict())))
-    return model if classes is None else models.get_model(name, weights=None, num_classes=classes)
+    return model if classes is None else models.get_model(name, weights=None, num_classes=classes, **options)
 
 
 def _other_classes(model: nn.Module, state: Mapping[str, Tensor]) -> int | None:
@@ -135,8 +166,8 @@ def _torchvision() -> ModuleType:
     return module
 
 
-def _made_by(source: str, name: str) -> Model:
-    """What the callable ``name`` of the module ``source`` returns."""
+def _named(source: str, name: str) -> Any:
+    """The object ``name`` of the module ``source``."""
     here = os.getcwd()  # noqa: PTH109 (sys.path holds strings)
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -148,6 +179,12 @@ def _made_by(source: str, name: str) -> Model:
         if not hasattr(target, part):
             raise InvalidInputError(f"model: {source!r} has no {name!r}")
         target = getattr(target, part)
+    return target
+
+
+def _made_by(source: str, name: str) -> Model:
+    """What the callable ``name`` of the module ``source`` returns."""
+    target = _named(source, name)
     if not callable(target):
         raise InvalidTypeError(f"model: expected {source}:{name} to be callable, got {type(target).__name__}")
     model = target if isinstance(target, nn.Module) else _called(target, f"{source}:{name}")

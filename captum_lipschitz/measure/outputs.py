@@ -11,6 +11,14 @@ from typing import Any
 from captum_lipschitz.measure.files import write_json, write_whole
 from captum_lipschitz.metrics import AraResult
 
+_FIGURES, _DISTANCES, _CURVE = "ara.json", "distances.csv", "curve.png"
+
+
+def remove_results(folder: Path) -> None:
+    """Remove what an earlier run's ``write_results`` left."""
+    for name in (_FIGURES, _DISTANCES, _CURVE):
+        (folder / name).unlink(missing_ok=True)
+
 
 def write_results(
     folder: Path,
@@ -32,14 +40,14 @@ def write_results(
     Raises:
         OSError: the disk is full, or the folder cannot be written to.
     """
-    write_json(folder / "ara.json", {**result.to_dict(), **about})
-    write_whole(folder / "distances.csv", distances_table(result, name).encode())
+    write_json(folder / _FIGURES, {**result.to_dict(), **about})
+    write_whole(folder / _DISTANCES, distances_table(result, name).encode())
     try:
         picture = _drawn(result)
     except ImportError as error:
         say(f'curve.png is not drawn: matplotlib cannot be imported ({error}); pip install "captum-lipschitz"')
         return
-    write_whole(folder / "curve.png", picture)
+    write_whole(folder / _CURVE, picture)
 
 
 def distances_table(result: AraResult, name: Callable[[int], str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,15 +20,15 @@ from captum_lipschitz.measure.attacks import attack_versions, make_attack
 from captum_lipschitz.measure.chunks import Chunk, ChunkStore, spans
 from captum_lipschitz.measure.data import ImageData, open_data
 from captum_lipschitz.measure.machine import described, pick_device, repeatable
-from captum_lipschitz.measure.models import load_model, model_hash
-from captum_lipschitz.measure.outputs import write_results
+from captum_lipschitz.measure.models import load_model, model_hash, source_hash
+from captum_lipschitz.measure.outputs import remove_results, write_results
 from captum_lipschitz.measure.processes import Processes, joined
 from captum_lipschitz.measure.settings import AraSettings, differences, version_of
 from captum_lipschitz.metrics import AraResult
 from captum_lipschitz.metrics.ara import chance_accuracy, summarise
 from captum_lipschitz.metrics.area import area
 from captum_lipschitz.metrics.doubts import Doubt
-from captum_lipschitz.metrics.masking import Depth, check_depth, find_doubts
+from captum_lipschitz.metrics.masking import find_doubts
 from captum_lipschitz.metrics.measurement import Measurement
 
 _STARTING_IMAGES = 64
@@ -113,8 +113,7 @@ def _measurement(settings: AraSettings, data: ImageData, device: torch.device) -
     if isinstance(attack, Attack):
         norm, bounds = attack.norm, attack.bounds
         # The same images for every chunk and process: an answer may depend on them.
-        starts = data.images(0, min(_STARTING_IMAGES, len(data.labels)))
-        attack = attack.starting_from(starts.to(device))
+        attack = attack.starting_from(_starting_images(data).to(device))
     model = load_model(
         settings.model, weights=settings.weights, mean=settings.mean, std=settings.std, device=device
     )  # fmt: skip
@@ -136,6 +135,13 @@ def _measurement(settings: AraSettings, data: ImageData, device: torch.device) -
     return measurement, classes
 
 
+def _starting_images(data: ImageData) -> Tensor:
+    """Images spread evenly over the data: of a folder sorted by class, the first ones are all of one."""
+    total = len(data.labels)
+    count = min(_STARTING_IMAGES, total)
+    return torch.cat([data.images(i, i + 1) for i in (k * total // count for k in range(count))])
+
+
 def _number_of_classes(model: Model, image: Tensor) -> int:
     try:
         with no_trace(model, image), torch.no_grad():
@@ -153,6 +159,7 @@ def _identity(settings: AraSettings, data: ImageData, measurement: Measurement) 
     return {
         **settings.identity(),
         "weights": model_hash(measurement.model),
+        "source": source_hash(settings.model, measurement.model),
         "data": data.identity,
         "images": len(data.labels),
         "device": device.type,
@@ -172,6 +179,7 @@ def _claimed(settings: AraSettings, identity: dict[str, Any], processes: Process
     store = ChunkStore(settings.output, identity)
     if settings.restart and processes.local_rank == 0:
         store.clear()
+        remove_results(settings.output)
     processes.meet("cleared")
     store.claim()
     return store
@@ -230,14 +238,13 @@ def _doubts(
 ) -> tuple[Doubt, ...]:
     """DOUBTS, the one place: reasons to distrust the figure, looked for by process 0 on the first chunk's images."""
     (start, stop), chunk = first
-    check_depth(settings.doubts)
     return find_doubts(
         measurement,
         data.images(start, stop),
         data.labels[start:stop],
         chunk.part.distances,
         start=start,
-        depth=cast("Depth", settings.doubts),
+        depth=settings.doubts,
     )
 
 

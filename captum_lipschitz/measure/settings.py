@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_lipschitz.errors import InvalidInputError
+from captum_lipschitz.metrics.masking import Depth, check_depth
 
 _ABSENT = "not set"
 
@@ -67,7 +68,7 @@ class AraSettings:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     threads: int = 1
-    doubts: str = "quick"
+    doubts: Depth = "quick"
     restart: bool = False
     timeout: float = 300.0
 
@@ -88,6 +89,7 @@ class AraSettings:
             raise InvalidInputError(
                 f"chance: expected 'uniform', 'majority' or a fraction in [0, 1), got {self.chance!r}"
             )
+        check_depth(self.doubts)
 
     def identity(self) -> dict[str, Any]:
         """The settings that each image's distance depends on, as JSON's types.

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ import torch
 from PIL import Image
 
 from captum_lipschitz import MinimumNormAttack, accuracy_robustness_area
+from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.geometry import Bounds
+from captum_lipschitz.measure import AraSettings
+from captum_lipschitz.measure.attacks import attack_versions
 from captum_lipschitz.measure.models import load_model
 from captum_lipschitz.metrics.measurement import Measurement
 
@@ -131,6 +135,29 @@ def test_other_settings_are_refused_and_restart_obeys(
     assert ara(*changed, "--restart")[0] == 0
 
 
+def test_restart_removes_old_results(work: Path, ara: Ara, monkeypatch: pytest.MonkeyPatch) -> None:
+    ara()
+    monkeypatch.setattr("captum_lipschitz.measure.run._work", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ara("--restart")
+    assert {path.name for path in Path("out").iterdir()} == {"chunks", "settings.json"}
+    assert list(Path("out/chunks").iterdir()) == []
+
+
+def test_doubts_are_checked_at_once() -> None:
+    with pytest.raises(InvalidInputError, match=r"doubts: expected one of \['full', 'off', 'quick'\], got 'deep'"):
+        AraSettings(model="a:b", data=Path("d"), output=Path("o"), doubts="deep")
+
+
+def test_versions_are_those_of_what_a_plugin_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
+    requirements = ["torch>=2", "no-such-thing", "numpy==1; extra == 'full'", "pytest; extra == 'test'"]
+    record = SimpleNamespace(distribution="wrapper", components=[SimpleNamespace(kind="attack", name="wrapped")])
+    monkeypatch.setattr("captum_lipschitz.measure.attacks.plugins", lambda: [record])
+    monkeypatch.setattr("captum_lipschitz.measure.attacks.metadata.requires", {"wrapper": requirements}.get)
+    assert list(attack_versions("wrapped")) == ["wrapper", "numpy", "torch"]
+    assert attack_versions("wrapped")["numpy"] == np.__version__
+
+
 def test_other_weights_under_the_same_name_are_noticed(work: Path, ara: Ara) -> None:
     ara(model="measured_models:random")
     status, _, errors = ara(model="measured_models:random")
@@ -152,8 +179,12 @@ def test_attacks_that_draw_do_so_by_chunk(work: Path, ara: Ara, monkeypatch: pyt
     assert figures(Path("out")) == figures(Path("whole"))
 
 
-def test_an_attack_gets_the_first_images_to_start_from(work: Path, ara: Ara, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("most", [64, 5])
+def test_an_attack_gets_images_of_all_the_data_to_start_from(
+    work: Path, ara: Ara, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
     seen = []
+    monkeypatch.setattr("captum_lipschitz.measure.run._STARTING_IMAGES", most)
 
     class Starting(MinimumNormAttack):
         def starting_from(self, images: torch.Tensor) -> Starting:
@@ -163,7 +194,8 @@ def test_an_attack_gets_the_first_images_to_start_from(work: Path, ara: Ara, mon
     monkeypatch.setattr("captum_lipschitz.measure.run.make_attack", lambda _: Starting())
     ara()
     with np.load("data.npz") as arrays:
-        assert torch.equal(torch.cat(seen), torch.from_numpy(arrays["images"]).float() / 255)
+        expected = torch.from_numpy(arrays["images"]).float() / 255
+    assert torch.equal(torch.cat(seen), expected if most == 64 else expected[::4])
 
 
 def test_an_attacks_own_norm_and_box_are_measured_in(work: Path, ara: Ara, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from captum_lipschitz import HalfHuberReLU, replace_activations
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, MissingDependencyError
-from captum_lipschitz.measure.models import Normalised, load_model, model_hash
+from captum_lipschitz.measure.models import Normalised, load_model, model_hash, source_hash
 
 
 @pytest.mark.parametrize("classes", [1000, 7])
@@ -23,6 +23,23 @@ def test_a_torchvision_model_has_as_many_classes_as_its_weights(tmp_path: Path, 
     images = torch.rand(2, 3, 64, 64)
     assert torch.equal(loaded(images), saved(images))
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+@pytest.mark.parametrize("auxiliary", [True, False])
+@pytest.mark.parametrize(("name", "side"), [("inception_v3", 75), ("googlenet", 64)])
+def test_published_weights_that_expect_transformed_images(
+    tmp_path: Path, name: str, side: int, auxiliary: bool
+) -> None:
+    torchvision = pytest.importorskip("torchvision")
+    saved = torchvision.models.get_model(
+        name, transform_input=True, aux_logits=auxiliary, init_weights=False, num_classes=3
+    ).eval()
+    torch.save({f"module.{key}": tensor for key, tensor in saved.state_dict().items()}, tmp_path / "w.pt")
+    loaded = load_model(f"torchvision:{name}", weights=tmp_path / "w.pt")
+    assert loaded.transform_input
+    images = torch.rand(1, 3, side, side)
+    with torch.no_grad():
+        assert torch.equal(loaded(images), saved(images))
 
 
 def test_random_weights_are_refused() -> None:
@@ -66,6 +83,23 @@ def test_the_current_folder_is_importable(tmp_path: Path, monkeypatch: pytest.Mo
 def test_specs_that_cannot_be_used(work: Path, spec: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=f"model: .*{message}"):
         load_model(spec)
+
+
+def test_edited_code_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layers, making, own = (tmp_path / f"edited_{name}.py" for name in ("layers", "making", "own"))
+    layers.write_text("from torch import nn\nclass Layer(nn.Identity):\n    pass\n")
+    making.write_text("import edited_layers\ndef make():\n    return edited_layers.Layer()\n")
+    own.write_text("from edited_making import make\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    spec = "edited_own:make"
+    model = load_model(spec, mean=[0.5], std=[0.5])
+    seen = [source_hash(spec, model)]
+    for file in (layers, making, own):
+        assert source_hash(spec, model) == seen[-1]
+        file.write_text(file.read_text() + "# edited\n")
+        seen.append(source_hash(spec, model))
+    assert len(set(seen)) == 4
+    assert source_hash("torchvision:resnet18", nn.Identity()) is None
 
 
 def test_normalisation_stands_inside_the_model() -> None:

@@ -68,6 +68,8 @@ def check_label_sets(labels: object, num_images: int, num_labels: int | None = N
     wrong = labels[(labels != 0) & (labels != 1) & (labels != -1)]
     if len(wrong):
         raise InvalidInputError(f"labels: expected 0, 1 or -1 (unknown), got {wrong[0].item()}")
+    if labels.is_inference():  # autograd refuses to index with such tensors
+        labels = labels.clone()
     return labels.long()
 
 

@@ -105,7 +105,9 @@ class Norm(ABC):
 
     def size(self, delta: Tensor) -> Tensor:
         """Size of each row's perturbation: (N, ...) to (N,), at least 0."""
-        return self._size(self._divided(delta).flatten(1))
+        # Squares of small values in half precision are zero.
+        precise = delta.float() if delta.dtype in (torch.float16, torch.bfloat16) else delta
+        return self._size(self._divided(precise).flatten(1)).to(delta.dtype)
 
     def normalised(self, delta: Tensor) -> Tensor:
         """Each row at size 1 along its own direction; a row of zeros stays zero."""

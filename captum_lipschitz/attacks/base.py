@@ -283,4 +283,4 @@ def _unsolved(problem: Problem) -> Tensor:
     problem.criterion.validate(len(problem), logits.shape[1])
     first = torch.zeros(1, dtype=torch.int64, device=problem.inputs.device)
     problem.rows(first).evaluate(torch.zeros_like(problem.inputs[:1]))
-    return problem.criterion.value(logits, problem.labels) > 0
+    return ~(problem.criterion.value(logits, problem.labels) <= 0)

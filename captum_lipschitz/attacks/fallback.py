@@ -48,5 +48,6 @@ def _others(problem: Problem, images: Tensor | None) -> list[Tensor]:
     if problem.bounds is not None:
         low, high = torch.full_like(low, problem.bounds.lower), torch.full_like(high, problem.bounds.upper)
     flats = [value.expand_as(inputs) for value in (low, rowwise(flat.mean(1), inputs), high)]
-    data = [] if images is None else list(images.to(inputs).split(1))
+    fitting = images is not None and images.shape[1:] == inputs.shape[1:]  # others are of no use, and left out
+    data = list(images.to(inputs).split(1)) if images is not None and fitting else []
     return [*data, low + high - inputs, *flats]

@@ -8,10 +8,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from captum_lipschitz._model import check_inputs
 from captum_lipschitz.attacks.base import Attack, Found, Problem
 from captum_lipschitz.attacks.fallback import nearest_solved
 from captum_lipschitz.attacks.tracks import Best, Tracks
-from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
+from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.geometry import Bounds, Norm, row_dot, rowwise
 
 _MOMENTUM = (0.5, 0.85)  # share of the previous move that is added before projecting: along an alternative, and after
@@ -23,7 +24,7 @@ _OVERSHOOT_RANGE = (1e-5, 1.0)
 _PATIENCE = 8  # steps without a noticeable gain after which a track ends
 _REACH = 4.0  # the first move goes at most so many times the linearised distance (a box can ask for more than one)
 _REFINEMENTS = 12  # halvings, forward passes only, of the last stretch between image and answer
-_STRETCH = (0.02, 0.1)  # the length of that stretch relative to the answer; after a search in lower precision
+_STRETCH = 0.02  # the length of that stretch relative to the answer
 _GROWTH = (1.003, 1.01, 1.03, 1.1, 1.3)  # what answers found in lower precision are lengthened by until they hold
 
 
@@ -104,8 +105,8 @@ class MinimumNormAttack(Attack):
         norm: see ``Attack``; with ``"linf"`` the projections are the smallest in that norm.
         bounds: see ``Attack``.
         starting_images: images of the data, (M, ...), to fall back to; each costs a forward pass where it is needed.
-        autocast: ``torch.bfloat16`` or ``torch.float16`` to search in lower precision; answers are then corrected and
-            checked in the inputs' own.
+        autocast: ``torch.bfloat16`` or ``torch.float16`` to follow the many tracks in lower precision (``"fast"`` has
+            one only); the best is polished, and every answer checked, in the inputs' own.
 
     Example:
         >>> model = torch.nn.Linear(2, 2)
@@ -137,8 +138,8 @@ class MinimumNormAttack(Attack):
             raise InvalidInputError(f"steps: expected at least 1, got {steps}")
         if autocast not in (None, torch.bfloat16, torch.float16):
             raise InvalidInputError(f"autocast: expected torch.bfloat16, torch.float16 or None, got {autocast}")
-        if starting_images is not None and not isinstance(starting_images, Tensor):
-            raise InvalidTypeError(f"starting_images: expected a tensor, got {type(starting_images).__name__}")
+        if starting_images is not None:
+            check_inputs(starting_images, "starting_images")
         self.effort = effort
         self.plan = _effort(effort, steps)
         self.starting_images = starting_images
@@ -155,17 +156,18 @@ class MinimumNormAttack(Attack):
         best = Best(problem)
         spent = torch.zeros(len(problem), dtype=torch.int64, device=problem.inputs.device)
         coarse = problem if self.autocast is None else problem.in_precision(self.autocast)
-        tracks = self._start(coarse, spent)
+        tracks = self._start(problem, spent)  # one overflow here would stop the batch
         for stage in self.plan.stages:
             tracks.keep(stage.tracks, self.norm)
             self._follow(coarse, tracks, best, spent, steps=tracks.steps(stage.steps), along=stage.along)
         tracks.keep(1, self.norm)
-        if self.plan.stages:
-            self._fall_back(coarse, tracks, best)
-        tracks.renew_patience()
-        self._follow(coarse, tracks, best, spent, steps=self.plan.gradients - spent)
         if self.autocast is not None:
             self._lengthen(problem, best)
+        if self.plan.stages:
+            self._fall_back(problem, tracks, best)
+        tracks.renew_patience()
+        self._follow(problem, tracks, best, spent, steps=self.plan.gradients - spent)
+        best.update(tracks.image, tracks.delta, self.norm.size(tracks.delta), problem.value(tracks.delta) <= 0)
         self._fall_back(problem, tracks, best)
         return Found(self._shortened(problem, best), best.size < torch.inf, spent)
 
@@ -266,7 +268,7 @@ class MinimumNormAttack(Attack):
         if not len(rows):
             return best.delta
         part, delta = problem.rows(rows), best.delta[rows]
-        near = torch.full_like(best.size[rows], 1 - _STRETCH[0 if self.autocast is None else 1])
+        near = torch.full_like(best.size[rows], 1 - _STRETCH)
         far = torch.ones_like(near)
         for _ in range(_REFINEMENTS):
             middle = (near + far) / 2

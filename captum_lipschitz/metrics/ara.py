@@ -15,11 +15,14 @@ from captum_lipschitz.criteria import Criterion, LabelFlips, as_criterion
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.geometry import Bounds, Norm, as_norm
 from captum_lipschitz.metrics import area as _area
-from captum_lipschitz.metrics.data import Data, batches, is_pair
+from captum_lipschitz.metrics.data import Data, Opening, batches, is_pair
 from captum_lipschitz.metrics.doubts import Doubt, not_found
 from captum_lipschitz.metrics.masking import Depth, check_depth, find_doubts
 from captum_lipschitz.metrics.measurement import AnyAttack, Measurement, Part
 from captum_lipschitz.metrics.result import AraResult
+
+POOL = 64  # images of the data that an attack may start from
+_CHECKED = 16  # images that doubts are looked for on
 
 
 def accuracy_robustness_area(
@@ -97,14 +100,16 @@ def accuracy_robustness_area(
     total = len(data[0]) if isinstance(data, tuple) and is_pair(data) else None
     try:
         with tqdm(total=total, disable=not show_progress, desc=f"ARA, {measurement.criterion}", unit="image") as bar:
-            for images, labels in batches(data, measurement.criterion.check_labels):
-                if count == 0:
-                    measurement = measurement.starting_from(images)
+            stream = Opening(batches(data, measurement.criterion.check_labels), POOL)
+            measurement = measurement.starting_from(stream.images())
+            for images, labels in stream:
                 parts.append(measurement.run(images, labels, start=count))
-                if count == 0:
-                    found = find_doubts(measurement, images, labels, parts[0].distances, depth=doubts)
                 count += len(images)
+                if count - len(images) < _CHECKED <= count:
+                    found = _first_doubts(measurement, stream, parts, doubts)
                 bar.update(len(images))
+            if 0 < count < _CHECKED:
+                found = _first_doubts(measurement, stream, parts, doubts)
             result = summarise(parts, measurement, chance=chance, generator=draws, doubts=found)
             bar.set_postfix_str(str(result).partition("\n")[0])
     except BaseException as error:
@@ -113,6 +118,14 @@ def accuracy_robustness_area(
             error.partial_result = partial  # type: ignore[attr-defined]
         raise
     return result
+
+
+def _first_doubts(measurement: Measurement, stream: Opening, parts: list[Part], depth: Depth) -> tuple[Doubt, ...]:
+    """Doubts about the first images, of however many batches they came in."""
+    images, labels = stream.head()
+    distances = torch.cat([part.distances for part in parts])
+    count = min(len(images), len(distances))
+    return find_doubts(measurement, images[:count], labels[:count], distances, depth=depth, max_images=_CHECKED)
 
 
 def summarise(

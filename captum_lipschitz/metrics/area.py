@@ -14,7 +14,7 @@ from captum_lipschitz.errors import InvalidTypeError
 _SEED = 0
 _RESAMPLES = 2000
 _CONFIDENCE = 0.95
-_CELLS = 20_000_000  # entries of the count matrix held at once
+_CELLS = 500_000  # entries of the count matrix held at once
 
 
 def curve(distances: Tensor, rho: Tensor) -> Tensor:

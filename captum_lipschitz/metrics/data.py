@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from captum_lipschitz._model import check_inputs
@@ -14,6 +15,49 @@ Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
 """``(images, labels)`` or any iterable of such batches, a ``DataLoader`` for one."""
 
 _BATCH = 256
+
+
+class Opening:
+    """The first images of a stream of batches, and the stream as if nothing had been read of it yet.
+
+    Args:
+        stream: batches (images, labels).
+        count: how many images to read ahead, in whole batches; fewer where the stream ends or fails before.
+    """
+
+    def __init__(self, stream: Iterator[tuple[Tensor, Tensor]], count: int) -> None:
+        self._stream = stream
+        self._read: list[tuple[Tensor, Tensor]] = []
+        self._failure: BaseException | None = None
+        try:
+            while sum(len(images) for images, _ in self._read) < count:
+                self._read.append(next(stream))
+        except StopIteration:
+            pass
+        except BaseException as error:  # noqa: BLE001  raised again when its turn comes, after what was read
+            self._failure = error
+        self._count = count
+
+    def images(self) -> Tensor | None:
+        """At most ``count`` images, (M, ...); ``None`` where there are none, or of several shapes."""
+        tensors = [images for images, _ in self._read if isinstance(images, Tensor)]
+        if len({images.shape[1:] for images in tensors}) != 1:
+            return None
+        return torch.cat(tensors)[: self._count]
+
+    def head(self) -> tuple[Tensor, Tensor]:
+        """Images and labels of the batches read ahead, as far as their shapes agree; at least the first batch."""
+        first = self._read[0][0]
+        alike = [images.shape[1:] == first.shape[1:] for images, _ in self._read]
+        number = alike.index(False) if False in alike else len(alike)
+        images, labels = zip(*self._read[:number], strict=True)
+        return torch.cat(images), torch.cat(labels)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        yield from self._read
+        if self._failure is not None:
+            raise self._failure
+        yield from self._stream
 
 
 def is_pair(data: Any) -> bool:

@@ -17,8 +17,6 @@ from captum_lipschitz.criteria import Criterion
 from captum_lipschitz.errors import CaptumLipschitzWarning
 from captum_lipschitz.geometry import Bounds, Norm, rowwise
 
-_POOL = 64  # images of the data that an attack may start from
-
 
 class AnyAttack(Protocol):
     """What ``accuracy_robustness_area`` needs of an attack; ``Attack`` and the plugins' attacks have it."""
@@ -58,11 +56,11 @@ class Measurement:
     bounds: Bounds | None
     device: torch.device | None
 
-    def starting_from(self, images: Tensor) -> Measurement:
-        """The same measurement, its attack free to start from the first of these images, (M, ...), of the data."""
-        if not isinstance(self.attack, Attack):
+    def starting_from(self, images: Tensor | None) -> Measurement:
+        """The same measurement, its attack free to start from these images, (M, ...), of the data."""
+        if images is None or not isinstance(self.attack, Attack):
             return self
-        pool = images[:_POOL].detach().to(self.device or images.device)
+        pool = images.detach().to(self.device or images.device)
         return replace(self, attack=self.attack.starting_from(pool))
 
     def run(self, images: Tensor, labels: Tensor, *, start: int) -> Part:
@@ -78,7 +76,7 @@ class Measurement:
             clean = criterion.check_logits(self.model(images), len(images))
             perturbed = criterion.check_logits(self.model(answers), len(images), finite=False)
         solved = criterion.value(clean, labels) <= 0
-        distances = self.norm.size(answers - images).double()
+        distances = self.norm.size((answers - images).double())
         met = (criterion.value(perturbed, labels) <= 0) & torch.isfinite(perturbed).all(1)
         holds = met & torch.isfinite(distances) & self._inside(answers)
         lost = int((result.found & ~holds & ~solved).sum())

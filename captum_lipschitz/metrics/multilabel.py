@@ -16,8 +16,8 @@ from captum_lipschitz.criteria import LabelFlips
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.geometry import Bounds, Norm, as_norm
 from captum_lipschitz.metrics import area as _area
-from captum_lipschitz.metrics.ara import as_attack, check_chance, summarise
-from captum_lipschitz.metrics.data import Data, batches, is_pair
+from captum_lipschitz.metrics.ara import POOL, as_attack, check_chance, summarise
+from captum_lipschitz.metrics.data import Data, Opening, batches, is_pair
 from captum_lipschitz.metrics.doubts import Doubt
 from captum_lipschitz.metrics.masking import Depth, check_depth, find_doubts
 from captum_lipschitz.metrics.measurement import AnyAttack, Measurement, Part
@@ -133,7 +133,9 @@ def multilabel_robustness_areas(
     total = len(data[0]) if isinstance(data, tuple) and is_pair(data) else None
     try:
         with tqdm(total=total, disable=not show_progress, desc="ARA per label", unit="image") as bar:
-            for images, labels in batches(data, check_label_sets):
+            stream = Opening(batches(data, check_label_sets), POOL)
+            work.shared = shared.starting_from(stream.images())
+            for images, labels in stream:
                 work.run(images, labels)
                 bar.update(len(images))
             result = work.result(chance, draws)

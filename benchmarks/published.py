@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 from captum_lipschitz import AdversarialAttribution, Attack, MinimumNormAttack, PaperAttack
 from captum_lipschitz.models import PreActResNet44
 
+EFFORTS: tuple[Literal["fast", "standard", "thorough"], ...] = ("fast", "standard", "thorough")
 CRITERIA = {"attack": "misclassified", "btr": "below_chance"}
 
 
@@ -41,8 +43,7 @@ def main() -> None:
     _reach(standard, images[:16], labels[:16])
     published = {key: torch.tensor(values) for key, values in json.loads(_text(authors)).items()}
     attacks: list[tuple[str, Attack, int]] = [
-        *((f"MinimumNormAttack(steps={steps})", MinimumNormAttack(steps=steps), 64) for steps in (10, 50, 200)),
-        ("MinimumNormAttack(steps=50, bounds=(0, 1))", MinimumNormAttack(steps=50, bounds=(0, 1)), 64),
+        *((f"MinimumNormAttack(effort={effort!r})", MinimumNormAttack(effort=effort), 64) for effort in EFFORTS),
     ]
     if not arguments.skip_paper_attack:
         attacks.append(("PaperAttack(objective='cross_entropy')", PaperAttack(objective="cross_entropy"), 16))

@@ -35,7 +35,7 @@ sys.exit(main(["ara", "--model", "flat:network", "--data", sys.argv[1], "--outpu
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_eight_times_the_images_need_no_more(tmp_path: Path, save: object) -> None:
+def test_many_times_the_images_need_no_more(tmp_path: Path, save: object) -> None:
     (tmp_path / "flat.py").write_text(
         "import torch\ndef network():\n    torch.manual_seed(0)\n"
         "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 96 * 96, 40))\n"
@@ -43,12 +43,12 @@ def test_eight_times_the_images_need_no_more(tmp_path: Path, save: object) -> No
     # The same 64 images again and again, so that every chunk is the same work.
     chunk = np.random.default_rng(0).integers(0, 256, (64, 3, 96, 96), dtype=np.uint8)
     peaks = []
-    for count in (256, 2048):
+    for count in (256, 6144):
         arrays = {"images": np.tile(chunk, (count // 64, 1, 1, 1)), "labels": np.arange(count) % 64 % 40}
         save(tmp_path / f"{count}.npz", **arrays)  # type: ignore[operator]
         command = [sys.executable, "-c", SCRIPT, f"{count}.npz"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         peaks.append(int(next(line for line in done.stdout.splitlines() if "PEAK" in line).split()[1]) / 1024)
-    # As bytes the additional images are 47 MiB, as floats 189 MiB.
-    assert peaks[1] - peaks[0] < 12, peaks
+    # As bytes the additional images are 155 MiB, as floats 621 MiB; the same run twice differs by up to 15 MiB.
+    assert peaks[1] - peaks[0] < 39, peaks

@@ -28,13 +28,15 @@ class Opening:
     def __init__(self, stream: Iterator[tuple[Tensor, Tensor]], count: int) -> None:
         self._stream = stream
         self._read: list[tuple[Tensor, Tensor]] = []
-        self._failure: BaseException | None = None
+        self._failure: Exception | None = None
+        ahead = 0
         try:
-            while sum(len(images) for images, _ in self._read) < count:
-                self._read.append(next(stream))
-        except StopIteration:
-            pass
-        except BaseException as error:  # noqa: BLE001  raised again when its turn comes, after what was read
+            for batch in stream:
+                self._read.append(batch)
+                ahead += len(batch[0])
+                if ahead >= count:
+                    break
+        except Exception as error:  # noqa: BLE001  raised again when its turn comes, after what was read
             self._failure = error
         self._count = count
 

@@ -4,63 +4,13 @@ import math
 
 import pytest
 import torch
+from known_models import ATTACKS, SHAPE, Linear, exact, grey_images, make
 from torch import nn
 
-from captum_lipschitz import L2, RMSE, Bounds, LabelFlips
+from captum_lipschitz import LabelFlips
 from captum_lipschitz.criteria import Criterion, Reaches
-from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
-from captum_lipschitz_advlib import AdvLibDDN, AdvLibFMN, AdvLibPDGD, AdvLibPDPGD
+from captum_lipschitz_advlib import AdvLibDDN, AdvLibFMN
 from captum_lipschitz_advlib.library import advlib
-
-# What each is made with here, and how much too large its answers may be on two linear classes.
-ATTACKS = {
-    "DDN": (AdvLibDDN, {"steps": 100}, 0.01),
-    "FMN": (AdvLibFMN, {"steps": 100, "overshoot": 1.01}, 0.001),
-    "PDGD": (AdvLibPDGD, {"steps": 200}, 0.3),
-    "PDPGD": (AdvLibPDPGD, {"steps": 200}, 0.4),
-}
-SHAPE = (3, 4, 4)
-
-
-@pytest.fixture(params=ATTACKS)
-def name(request):
-    return request.param
-
-
-def make(name: str, **settings):
-    attack, defaults, _ = ATTACKS[name]
-    return attack(**(defaults | settings))
-
-
-class Linear(nn.Module):
-    """``z = W x + b`` on images."""
-
-    def __init__(self, classes: int, *, gain: float = 1.0, seed: int = 0) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        features = math.prod(SHAPE)
-        self.weight = nn.Parameter(gain * torch.randn(classes, features, generator=generator) / math.sqrt(features))
-        self.bias = nn.Parameter(torch.zeros(classes))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return images.flatten(1) @ self.weight.T + self.bias
-
-
-def grey_images(model: nn.Module, count: int = 12, dtype: torch.dtype = torch.float32):
-    """Images near the middle of the box, so that the nearest boundary lies within it, and the model's own labels."""
-    images = 0.5 + 0.02 * torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=dtype)
-    with torch.no_grad():
-        return images, model(images).argmax(1)
-
-
-def exact(model: Linear, images: torch.Tensor, labels: torch.Tensor, order: float = 2) -> torch.Tensor:
-    """L2 distance to the nearest boundary: min over the other classes of ``(z_y - z_j) / |w_y - w_j|``."""
-    dual = 1 if math.isinf(order) else 2
-    with torch.no_grad():
-        logits = model(images)
-        own = logits.gather(1, labels[:, None])
-        lengths = (model.weight[labels][:, None] - model.weight[None]).norm(p=dual, dim=2)
-        return ((own - logits) / lengths).scatter(1, labels[:, None], math.inf).amin(1)
 
 
 @pytest.mark.parametrize("norm", ["rmse", "l2"])
@@ -359,66 +309,3 @@ def test_ddn_levels_round_the_images():
     steps = 255 * result.adversarial_inputs
     torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-3)
     assert result.found.all()
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"bounds": (0, 2)}, r"bounds: expected \(0, 1\), the box that adv-lib clamps to, got \(0, 2\)"),
-        ({"bounds": None}, r"bounds: expected \(0, 1\).*, got None; .*'minimum_norm' and 'paper' take any box or none"),
-        ({"norm": "l1"}, r"norm: expected one of"),
-        ({"norm": RMSE(scale=2.0)}, r"norm: expected one without a scale"),
-        ({"steps": 0}, r"steps: expected at least \d, got 0"),
-    ],
-)
-def test_settings_refused_by_all(name, settings, message):
-    with pytest.raises(InvalidInputError, match=message):
-        make(name, **settings)
-
-
-@pytest.mark.parametrize(
-    ("name", "settings", "message"),
-    [
-        ("DDN", {"norm": "linf"}, r"norm: expected 'rmse' or 'l2', got 'linf'"),
-        ("PDGD", {"norm": "linf"}, r"norm: expected 'rmse' or 'l2', got 'linf'"),
-        ("DDN", {"gamma": 1.0}, r"gamma: expected a share in \(0, 1\), got 1.0"),
-        ("DDN", {"initial_norm": 0.0}, r"initial_norm: expected a positive number, got 0.0"),
-        ("DDN", {"levels": 1}, r"levels: expected at least 2, got 1"),
-        ("FMN", {"step_size": -1.0}, r"step_size: expected a positive number, got -1.0"),
-        ("FMN", {"final_gamma": 0.0}, r"final_gamma: expected a share in \(0, 1\), got 0.0"),
-        ("FMN", {"overshoot": 0.9}, r"overshoot: expected a factor of at least 1, got 0.9"),
-        ("PDGD", {"steps": 1}, r"steps: expected at least 2, got 1"),
-        ("PDGD", {"dual_average": 1.0}, r"dual_average: expected a share in \[0, 1\), got 1.0"),
-        ("PDGD", {"step_size_decrease": 1.5}, r"step_size_decrease: expected a share in \(0, 1\), got 1.5"),
-        ("PDPGD", {"proximal_steps": 0}, r"proximal_steps: expected at least 1, got 0"),
-    ],
-)
-def test_settings_refused(name, settings, message):
-    with pytest.raises(InvalidInputError, match=message):
-        make(name, **settings)
-
-
-def test_unknown_settings_are_refused_at_once(name):
-    with pytest.raises(TypeError, match="unexpected keyword argument"):
-        make(name, stepz=3)
-
-
-def test_unknown_criterion_is_refused_before_any_work(name):
-    def model(images):
-        raise AssertionError("the model was run")
-
-    with pytest.raises(InvalidInputError, match=r"criterion: expected one of .*'misclassified'"):
-        make(name)(model, torch.rand(1, *SHAPE), torch.tensor([0]), "wrong")
-
-
-def test_images_that_cannot_be_used_are_refused(name):
-    with pytest.raises(InvalidInputError, match=r"inputs: expected values within the bounds \[0.0, 1.0\]"):
-        make(name)(Linear(2), torch.full((1, *SHAPE), 2.0), torch.tensor([0]))
-    with pytest.raises(InvalidTypeError, match="inputs: expected floating point"):
-        make(name)(Linear(2), torch.zeros(1, *SHAPE, dtype=torch.uint8), torch.tensor([0]))
-
-
-def test_norm_and_bounds_as_objects(name):
-    attack = make(name, norm=L2(), bounds=Bounds(0, 1))
-    assert attack.norm.name == "l2"
-    assert attack.bounds == (0, 1)

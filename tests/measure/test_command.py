@@ -213,7 +213,7 @@ def test_an_attacks_own_norm_and_box_are_measured_in(work: Path, ara: Ara, monke
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--attack", "papre"), "attack: expected one of ['minimum_norm', 'paper'"),
+        (("--attack", "papre"), "got 'papre'; did you mean 'paper'?"),
         (("--attack", "paper", "--effort", "fast"), "effort: the attack 'paper' has no such setting"),
         (("--chance", "half"), "chance: expected 'uniform', 'majority' or a fraction in [0, 1), got 'half'"),
         (("--chance", "1.5"), "chance: expected"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,12 +44,15 @@ def test_many_times_the_images_need_no_more(tmp_path: Path, save: object) -> Non
     # The same 64 images again and again, so that every chunk is the same work.
     chunk = np.random.default_rng(0).integers(0, 256, (64, 3, 96, 96), dtype=np.uint8)
     peaks = []
-    for count in (256, 6144):
+    for count in (256, 3072):
         arrays = {"images": np.tile(chunk, (count // 64, 1, 1, 1)), "labels": np.arange(count) % 64 % 40}
         save(tmp_path / f"{count}.npz", **arrays)  # type: ignore[operator]
         command = [sys.executable, "-c", SCRIPT, f"{count}.npz"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        # By default glibc keeps freed blocks of growing size for itself, now more and now less (up to 80 MiB here);
+        # with a fixed threshold what is freed goes back, and the peak is that of what was held.
+        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         peaks.append(int(next(line for line in done.stdout.splitlines() if "PEAK" in line).split()[1]) / 1024)
-    # As bytes the additional images are 155 MiB, as floats 621 MiB; the same run twice differs by up to 15 MiB.
-    assert peaks[1] - peaks[0] < 39, peaks
+    # As bytes the additional images are 74 MiB, as floats 297 MiB; the same run twice differs by up to 3 MiB.
+    assert peaks[1] - peaks[0] < 8, peaks

@@ -22,6 +22,7 @@ from captum_lipschitz import (
     multilabel_robustness_areas,
 )
 from captum_lipschitz.errors import CaptumLipschitzWarning, InvalidInputError, InvalidTypeError
+from captum_lipschitz.metrics.ara import POOL
 from captum_lipschitz.metrics.area import percentile_interval
 
 
@@ -178,18 +179,17 @@ def test_images_without_an_answer_make_the_area_endless() -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()])
 def test_what_was_finished_is_kept(error: BaseException) -> None:
-    model, inputs, labels = _linear(0, 2)
+    model, inputs, labels = _linear(0, 2, count=POOL + 6)
     labels = labels.abs()
-    batches = [(inputs[:3], labels[:3]), (inputs[3:6], labels[3:6])]
 
     def broken() -> object:
-        yield batches[0]
-        yield batches[1]
+        yield inputs[:POOL], labels[:POOL]  # read ahead
+        yield inputs[POOL:], labels[POOL:]
         raise error
 
     with pytest.raises(type(error)) as caught:
         multilabel_robustness_areas(model, broken())
-    assert [len(one) for one in caught.value.partial_result.labels.values()] == [6, 6]
+    assert [len(one) for one in caught.value.partial_result.labels.values()] == [POOL + 6, POOL + 6]
     del error.partial_result  # type: ignore[attr-defined]
     with pytest.raises(type(error)) as caught:
         multilabel_robustness_areas(Breaking(model, 4, error), (inputs, labels))

@@ -45,6 +45,8 @@ from captum_lipschitz.nn import HalfHuberReLU as HalfHuberReLU
 from captum_lipschitz.nn import replace_activations as replace_activations
 from captum_lipschitz.plugin import create_attack as create_attack
 from captum_lipschitz.training import AdaptiveStrength as AdaptiveStrength
+from captum_lipschitz.training import CosineRamp as CosineRamp
+from captum_lipschitz.training import LinearRamp as LinearRamp
 from captum_lipschitz.training import LipschitzRegularizer as LipschitzRegularizer
 from captum_lipschitz.training import RegularizerOutput as RegularizerOutput
 from captum_lipschitz.training import attach_regularizer as attach_regularizer
@@ -73,12 +75,14 @@ __all__ = [
     "BelowChanceAreas",
     "Bounds",
     "ClassArea",
+    "CosineRamp",
     "Criterion",
     "Doubt",
     "EnsembleAttack",
     "FixedSizeAttack",
     "HalfHuberReLU",
     "LabelFlips",
+    "LinearRamp",
     "Linf",
     "LipschitzRegularizer",
     "MinimumNormAttack",

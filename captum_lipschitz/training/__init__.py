@@ -8,13 +8,17 @@ from captum_lipschitz.training.penalty import lipschitz_penalty as lipschitz_pen
 from captum_lipschitz.training.regularizer import LipschitzRegularizer as LipschitzRegularizer
 from captum_lipschitz.training.regularizer import RegularizerOutput as RegularizerOutput
 from captum_lipschitz.training.strength import AdaptiveStrength as AdaptiveStrength
+from captum_lipschitz.training.strength import CosineRamp as CosineRamp
 from captum_lipschitz.training.strength import FixedStrength as FixedStrength
+from captum_lipschitz.training.strength import LinearRamp as LinearRamp
 from captum_lipschitz.training.strength import StrengthController as StrengthController
 
 __all__ = [
     "AdaptiveStrength",
     "AttachedRegularizer",
+    "CosineRamp",
     "FixedStrength",
+    "LinearRamp",
     "LipschitzRegularizer",
     "PenaltyDraws",
     "RegularizerOutput",

@@ -86,9 +86,10 @@ def attach_regularizer(
     weights, a second loss) by more than its rounding there is an error, never a guess: add ``regularizer(...).loss`` to
     such a loss explicitly. (With bf16 logits the rounding hides label smoothing below about 0.02.)
 
-    One backward pass is one step of the regularizer (its controller sees that batch's cross entropy). A gradient that
-    is zero, or not finite (a step that a GradScaler skips), is none. Every gradient taken through the model in train
-    mode counts, also by ``torch.autograd.grad``: make adversarial examples in evaluation mode, as our attacks do.
+    One backward pass is one call of the regularizer (its controller sees that batch's cross entropy, or with
+    ``accumulation_steps`` the mean of so many; end a shorter step with ``regularizer.step()``). A gradient that is
+    zero, or not finite (a step that a GradScaler skips), is none. Every gradient taken through the model in train mode
+    counts, also by ``torch.autograd.grad``: make adversarial examples in evaluation mode, as our attacks do.
 
     Args:
         model: takes the inputs, (N, ...), as its first argument and returns logits, (N, C).

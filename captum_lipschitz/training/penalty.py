@@ -7,9 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captum_lipschitz._model import check_inputs, check_labels, check_logits, gradient
-from captum_lipschitz.errors import InvalidInputError
+from captum_lipschitz._model import check_inputs, check_label_sets, check_labels, check_logits, gradient
+from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.objectives import logit, margin
+
+_SUM_TOLERANCE = 1e-2  # of class probabilities in half precision
 
 
 class PenaltyDraws(NamedTuple):
@@ -17,7 +19,7 @@ class PenaltyDraws(NamedTuple):
 
     Attributes:
         classes: (N,) int64, the logit of a plain draw.
-        tandem: (N,) bool, where the true logit minus the largest other is taken instead.
+        tandem: (N,) bool, where the label's margin is taken instead.
     """
 
     classes: Tensor
@@ -44,25 +46,40 @@ def draw(
     source = generator.device if generator is not None else torch.device("cpu")
     classes = torch.randint(num_classes, (num_images,), generator=generator, device=source)
     tandem = torch.rand(num_images, generator=generator, device=source) < tandem_probability
-    return PenaltyDraws(classes.to(device), tandem.to(device))
+    # Copied behind the work that waits on the device, not after it; what is copied stays as it is.
+    return PenaltyDraws(classes.to(device, non_blocking=True), tandem.to(device, non_blocking=True))
 
 
 def lipschitz_penalty(
-    logits: Tensor, inputs: Tensor, labels: Tensor, *, draws: PenaltyDraws, power: float = 2
+    logits: Tensor,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    draws: PenaltyDraws,
+    power: float = 2,
+    multi_label: bool = False,
 ) -> Tensor:
     """Mean over images, channels and pixels of ``|d(sum_i s_i) / d inputs| ** power``, differentiable once more.
 
-    ``s_i`` is the drawn logit of image i, or for a tandem draw its true logit minus the largest other. With batch
-    statistics (BatchNorm in train mode) the gradient includes the terms between images, as in the published code. With
-    ``power=2``, without batch statistics and tandem draws, the expectation over the draws is the squared Frobenius norm
-    of the Jacobian over C times the number of input features.
+    ``s_i`` is the drawn logit of image i, or for a tandem draw its label's margin:
+
+    - a class: its logit minus the largest other;
+    - class probabilities (label smoothing, mixup): the same, of the most probable class, the first of several;
+    - several labels: the smallest logit of those that are there minus the largest of those that are not, which for one
+      label is the same again; an image without any of either takes its drawn logit.
+
+    With batch statistics (BatchNorm in train mode) the gradient includes the terms between images, as in the published
+    code. With ``power=2``, without batch statistics and tandem draws, the expectation over the draws is the squared
+    Frobenius norm of the Jacobian over C times the number of input features.
 
     Args:
         logits: (N, C), computed from ``inputs`` with gradients enabled.
         inputs: (N, ...), with ``requires_grad`` set before the forward pass.
-        labels: integer classes, (N,); they matter for tandem draws only.
+        labels: integer classes, (N,), or floating class probabilities, (N, C); with ``multi_label`` 1 (there), 0 (not
+            there) and -1 (unknown), (N, C), of any real dtype. They matter for tandem draws only.
         draws: what to differentiate, see ``draw``.
         power: z, positive.
+        multi_label: an image may have several labels, or none; then C may be 1.
 
     Returns:
         A scalar, at least 0.
@@ -83,23 +100,81 @@ def lipschitz_penalty(
     References:
         Woods, Chen and Teuscher 2019, arXiv 1906.02896, methods; zeta is ``tandem_probability`` there.
     """
-    _check(logits, inputs, labels, draws, power)
+    labels = _check(logits, inputs, labels, draws, power=power, multi_label=multi_label)
     plain = logit(logits, draws.classes)
-    scalars = torch.where(draws.tandem, margin(logits, labels), plain)
-    slopes = gradient(scalars, inputs, create_graph=True)
+    led = _ranking_margin(logits, labels, plain) if multi_label else margin(logits, labels)
+    slopes = gradient(torch.where(draws.tandem, led, plain), inputs, create_graph=True)
     return slopes.square().mean() if power == 2 else slopes.abs().pow(power).mean()
 
 
-def _check(logits: Tensor, inputs: Tensor, labels: Tensor, draws: PenaltyDraws, power: float) -> None:
+def _ranking_margin(logits: Tensor, labels: Tensor, otherwise: Tensor) -> Tensor:
+    """The smallest logit of the labels that are there minus the largest of those that are not, (N,).
+
+    ``otherwise``, (N,), for an image that has none of either.
+    """
+    there, absent = labels > 0, labels == 0
+    lowest = torch.where(there, logits, torch.inf).amin(1)
+    highest = torch.where(absent, logits, -torch.inf).amax(1)
+    defined = there.any(1) & absent.any(1)
+    # Infinite differences are replaced before the subtraction too: their derivative would be NaN.
+    lowest, highest = (torch.where(defined, extreme, torch.zeros_like(extreme)) for extreme in (lowest, highest))
+    return torch.where(defined, lowest - highest, otherwise)
+
+
+def _check(
+    logits: Tensor, inputs: Tensor, labels: Tensor, draws: PenaltyDraws, *, power: float, multi_label: bool
+) -> Tensor:
+    """Raise for what cannot be used.
+
+    Returns:
+        The labels as a tandem draw takes them: classes, (N,), or with ``multi_label`` (N, C).
+    """
     if not power > 0:
         raise InvalidInputError(f"power: expected a positive exponent, got {power}")
     values = isinstance(inputs, Tensor) and inputs.device.type == "cpu"
     check_inputs(inputs, values=values)
-    check_logits(logits, len(inputs), finite=values)
-    check_labels(labels, len(inputs), logits.shape[1], values=values)
+    check_logits(logits, len(inputs), finite=values, at_least=1 if multi_label else 2)
+    labels = _label_sets(labels, logits, values=values) if multi_label else _classes(labels, logits, values=values)
     check_labels(draws.classes, len(inputs), logits.shape[1], "draws.classes", values=values)
     if not inputs.requires_grad:
         raise InvalidInputError(
             "inputs: expected requires_grad, set before the forward pass: "
             "inputs.requires_grad_(); logits = model(inputs)"
         )
+    return labels
+
+
+def _classes(labels: object, logits: Tensor, *, values: bool) -> Tensor:
+    """One class per image, (N,), of classes or of class probabilities, (N, C)."""
+    count, num_classes = logits.shape
+    if not (isinstance(labels, Tensor) and labels.dim() == 2 and count > 0):
+        return check_labels(labels, count, num_classes, values=values)
+    if not labels.is_floating_point():
+        raise InvalidTypeError(
+            f"labels: expected integer classes (N,) or floating class probabilities (N, C), got {labels.dtype} "
+            f"{tuple(labels.shape)}; for images with several labels set multi_label=True"
+        )
+    if labels.shape != logits.shape:
+        raise InvalidInputError(
+            f"labels: expected class probabilities of shape {tuple(logits.shape)}, got {tuple(labels.shape)}"
+        )
+    if values:
+        total = labels.detach().double().sum(1)
+        if bool((labels < 0).any()) or not torch.allclose(total, torch.ones_like(total), atol=_SUM_TOLERANCE):
+            raise InvalidInputError(
+                "labels: expected class probabilities, rows of at least 0 that sum to 1; for images with several "
+                "labels set multi_label=True"
+            )
+    return labels.argmax(1)
+
+
+def _label_sets(labels: object, logits: Tensor, *, values: bool) -> Tensor:
+    """Labels of several per image, (N, C)."""
+    if values:
+        return check_label_sets(labels, *logits.shape)
+    if not isinstance(labels, Tensor) or labels.shape != logits.shape:
+        raise InvalidInputError(
+            f"labels: expected one row of labels per image, shape {tuple(logits.shape)}, got "
+            f"{tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__}"
+        )
+    return labels

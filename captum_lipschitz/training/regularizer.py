@@ -38,7 +38,14 @@ class LipschitzRegularizer:
         power: z, positive. The paper's best is 2.
         tandem_probability: zeta, in [0, 1]: how often the true logit minus the largest other is drawn.
         every: form the penalty on each k-th step only (the first included), with k times the strength.
+        multi_label: labels are 1, 0 and -1 (unknown), (N, C), see ``lipschitz_penalty``.
+        accumulation_steps: micro-batches that make one optimiser step; ``None`` if the loop says so by calling
+            ``step()`` after each ``optimizer.step()``.
         generator: source of the draws; ``None`` makes one, on the CPU, from torch's current seed.
+
+    The strength is the same throughout an optimiser step, whose mean loss the controller sees. Of a single batch it is
+    known in time, as published: the controller moves first. Of several it is known only after the last one, so they
+    have the strength that the step before left (a ramp's, which does not depend on losses, is their own).
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.LayerNorm(16), torch.nn.Linear(16, 3))
@@ -60,6 +67,8 @@ class LipschitzRegularizer:
         power: float = 2,
         tandem_probability: float = 0.2,
         every: int = 1,
+        multi_label: bool = False,
+        accumulation_steps: int | None = 1,
         generator: torch.Generator | None = None,
     ) -> None:
         if not power > 0:
@@ -68,22 +77,27 @@ class LipschitzRegularizer:
             raise InvalidInputError(f"tandem_probability: expected a value in [0, 1], got {tandem_probability}")
         if every < 1:
             raise InvalidInputError(f"every: expected at least 1, got {every}")
+        if accumulation_steps is not None and accumulation_steps < 1:
+            raise InvalidInputError(f"accumulation_steps: expected at least 1 or None, got {accumulation_steps}")
         self.controller = _as_controller(strength)
         self.power = power
         self.tandem_probability = tandem_probability
         self.every = every
+        self.multi_label = multi_label
+        self.accumulation_steps = accumulation_steps
         self.generator = generator or torch.Generator().manual_seed(torch.initial_seed() ^ _SEED_MASK)
         self._steps = 0
+        self._losses: list[Tensor] = []  # of the micro-batches of a step that is not complete yet
 
     def __call__(self, logits: Tensor, inputs: Tensor, labels: Tensor, *, task_loss: Tensor) -> RegularizerOutput:
-        """Advance the controller by one step and form the regularised loss.
+        """Form the regularised loss of a batch, or of one of an optimiser step's micro-batches.
 
         Args:
             logits: (N, C), computed from ``inputs``.
             inputs: (N, ...), with ``requires_grad`` set before the forward pass.
-            labels: integer classes, (N,).
-            task_loss: this step's mean cross entropy, a scalar. In several processes the controller sees its mean over
-                them, so all of them must call.
+            labels: integer classes, (N,); class probabilities, (N, C); or sets of labels, see ``lipschitz_penalty``.
+            task_loss: the batch's mean cross entropy, a scalar, not yet divided by the number of micro-batches. In
+                several processes the controller sees its mean over them, so all of them must call.
 
         Raises:
             As ``lipschitz_penalty``; then neither the controller nor the draws have advanced.
@@ -92,11 +106,29 @@ class LipschitzRegularizer:
             raise InvalidTypeError(f"task_loss: expected a scalar tensor, got {task_loss!r}")
         due = self._steps % self.every == 0
         penalty = self._penalty(logits, inputs, labels) if due else torch.zeros_like(task_loss, requires_grad=False)
-        strength = self.controller.update(_mean_over_processes(task_loss.detach()))
+        if self.accumulation_steps == 1:
+            strength = self.controller.update(_mean_over_processes(task_loss.detach()))
+            self._steps += 1
+        else:
+            strength = self.controller.upcoming(task_loss.device)
+            self._losses.append(task_loss.detach())
+            if len(self._losses) == self.accumulation_steps:
+                self.step()
         strength = strength.to(torch.promote_types(task_loss.dtype, torch.float32))
-        self._steps += 1
         loss = task_loss + (self.every * strength * penalty).to(task_loss.dtype) if due else task_loss
         return RegularizerOutput(penalty, strength, loss)
+
+    def step(self) -> None:
+        """End an optimiser step: the controller sees the mean loss of its micro-batches.
+
+        Called by itself after ``accumulation_steps`` of them; call it where a step has fewer, as at the end of an
+        epoch, and always with ``accumulation_steps=None``. In several processes all of them must. Without a micro-batch
+        since the last step nothing happens.
+        """
+        if self._losses:
+            self.controller.update(_mean_over_processes(torch.stack(self._losses).mean()))
+            self._losses = []
+            self._steps += 1
 
     def _penalty(self, logits: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
         if not isinstance(logits, Tensor) or logits.dim() != 2:
@@ -110,13 +142,18 @@ class LipschitzRegularizer:
             device=logits.device,
         )
         try:
-            return lipschitz_penalty(logits, inputs, labels, draws=draws, power=self.power)
+            return lipschitz_penalty(
+                logits, inputs, labels, draws=draws, power=self.power, multi_label=self.multi_label
+            )
         except BaseException:
             self.generator.set_state(before)
             raise
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a checkpoint must hold: the controller, the generator's state, the number of steps."""
+        """All that a checkpoint must hold: the controller, the generator's state, the number of optimiser steps.
+
+        Micro-batches of a step that is not complete are not in it, as their gradients are in no checkpoint either.
+        """
         return {
             "controller": self.controller.state_dict(),
             "generator": self.generator.get_state(),
@@ -135,6 +172,7 @@ class LipschitzRegularizer:
         self.controller.load_state_dict(state["controller"])
         self.generator.set_state(state["generator"].cpu())
         self._steps = int(state["steps"])
+        self._losses = []
 
 
 def _mean_over_processes(loss: Tensor) -> Tensor:

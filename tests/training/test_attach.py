@@ -54,6 +54,21 @@ def test_the_gradients_are_those_of_the_explicit_loss(seed: int, scale: float, e
     assert inputs.grad is None
 
 
+def test_gradient_accumulation_holds_the_strength() -> None:
+    model = _network()
+    strength = AdaptiveStrength(target_loss=20.0, initial=30.0)
+    handle = attach_regularizer(model, LipschitzRegularizer(strength=strength, accumulation_steps=2))
+    seen = []
+    for step in range(4):
+        inputs, labels = build_batch(step, 6)
+        (F.cross_entropy(model(inputs), labels) / 2).backward()
+        assert handle.last_output is not None
+        seen.append(handle.last_output.strength.item())
+    assert seen[0] == seen[1] == 30.0
+    assert seen[2] == seen[3] > 30.0
+    assert strength.strength > seen[3]
+
+
 def test_detached_it_leaves_nothing_behind() -> None:
     model, inputs, labels = _network(), *build_batch(0, 6)
     handle = attach_regularizer(model, _regularizer())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from contracts import assert_unchanged, half_frozen, snapshot
@@ -12,7 +14,7 @@ from strategies import build_batch, build_convolutional, seeds
 from torch import Tensor, nn
 
 from captum_lipschitz import HalfHuberReLU, lipschitz_penalty
-from captum_lipschitz.errors import InvalidInputError
+from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.training import PenaltyDraws, draw
 
 
@@ -103,3 +105,75 @@ def test_leaves_no_trace() -> None:
     with pytest.raises(InvalidInputError, match="power: expected a positive exponent, got 0"):
         lipschitz_penalty(logits, inputs, labels, draws=draws, power=0)
     assert_unchanged(before, snapshot(model, inputs, labels))
+
+
+_ALL_TANDEM = PenaltyDraws(torch.zeros(4, dtype=torch.long), torch.ones(4, dtype=torch.bool))
+
+
+def _tandem(labels: Tensor, *, multi_label: bool = False) -> Tensor:
+    inputs, _ = build_batch(0, 4)
+    leaf = inputs.requires_grad_()
+    logits = build_convolutional(1)(leaf)
+    return lipschitz_penalty(logits, leaf, labels, draws=_ALL_TANDEM, multi_label=multi_label)
+
+
+def _by_hand(scalars: Callable[[Tensor], Tensor]) -> Tensor:
+    """The penalty of scalars written out: ``logits (4, 4) -> (4,)``."""
+    inputs, _ = build_batch(0, 4)
+    leaf = inputs.requires_grad_()
+    (slopes,) = torch.autograd.grad(scalars(build_convolutional(1)(leaf)).sum(), leaf)
+    return slopes.square().mean()
+
+
+def test_of_soft_labels_the_most_probable_class_is_the_true_one() -> None:
+    classes = torch.tensor([2, 0, 3, 1])
+    hard = _tandem(classes)
+    assert hard > 0
+    smoothed = 0.9 * nn.functional.one_hot(classes, 4).double() + 0.1 / 4
+    torch.testing.assert_close(_tandem(smoothed), hard)
+    mixed = 0.7 * nn.functional.one_hot(classes, 4).double() + 0.3 * nn.functional.one_hot(classes.flip(0), 4)
+    torch.testing.assert_close(_tandem(mixed), hard)
+    half = torch.tensor([[0.0, 0.5, 0.5, 0.0]] * 4).double()
+    torch.testing.assert_close(_tandem(half), _tandem(torch.ones(4, dtype=torch.long)))
+
+
+def test_of_several_labels_the_weakest_there_is_held_against_the_strongest_absent() -> None:
+    labels = torch.tensor([[1, 0, 1, 0], [0, 0, 1, -1], [0, 0, 0, 0], [1, -1, 1, 1]])
+
+    def scalars(z: Tensor) -> Tensor:
+        first = torch.minimum(z[0, 0], z[0, 2]) - torch.maximum(z[0, 1], z[0, 3])
+        second = z[1, 2] - torch.maximum(z[1, 0], z[1, 1])  # the last is unknown
+        return torch.stack([first, second, z[2, 0], z[3, 0]])  # none there, none absent: the drawn logit
+
+    expected = _by_hand(scalars)
+    torch.testing.assert_close(_tandem(labels, multi_label=True), expected)
+    torch.testing.assert_close(_tandem(labels.double(), multi_label=True), expected)
+
+
+def test_of_several_labels_parameter_gradients_stay_finite() -> None:
+    labels = torch.tensor([[1, 0, 1, 0], [0, 0, 1, -1], [0, 0, 0, 0], [1, -1, 1, 1]])
+    inputs, _ = build_batch(0, 4)
+    leaf, model = inputs.requires_grad_(), build_convolutional(1)
+    lipschitz_penalty(model(leaf), leaf, labels, draws=_ALL_TANDEM, multi_label=True).backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert any(bool(gradient.any()) for gradient in gradients)
+    assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+
+
+@pytest.mark.parametrize(
+    ("labels", "multi_label", "error", "message"),
+    [
+        (torch.ones(4, 4).double(), False, InvalidInputError, "sum to 1; for images with several labels set multi_lab"),
+        (torch.ones(4, 4).long(), False, InvalidTypeError, r"labels: expected integer classes \(N,\) or floating"),
+        (torch.ones(4, 3).double(), False, InvalidInputError, r"class probabilities of shape \(4, 4\), got \(4, 3\)"),
+        (torch.tensor([[2.0, -1.0, 0.0, 0.0]] * 4), False, InvalidInputError, "rows of at least 0 that sum to 1"),
+        (torch.ones(4, 3), True, InvalidInputError, r"shape \(4, 4\), got \(4, 3\)"),
+        (torch.full((4, 4), 0.5), True, InvalidInputError, "expected 0, 1 or -1"),
+        (torch.ones(4).long(), True, InvalidInputError, r"shape \(4, 4\), got \(4,\)"),
+    ],
+)
+def test_labels_of_another_kind_are_refused(
+    labels: Tensor, multi_label: bool, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        _tandem(labels, multi_label=multi_label)

@@ -13,9 +13,9 @@ import torch
 from strategies import build_batch, build_convolutional
 from torch.nn import functional as F
 
-from captum_lipschitz import AdaptiveStrength, LipschitzRegularizer, RegularizerOutput, lipschitz_penalty
+from captum_lipschitz import AdaptiveStrength, LinearRamp, LipschitzRegularizer, RegularizerOutput, lipschitz_penalty
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
-from captum_lipschitz.training import draw
+from captum_lipschitz.training import PenaltyDraws, draw
 
 
 def _step(regularizer: LipschitzRegularizer, seed: int = 0) -> tuple[RegularizerOutput, torch.Tensor]:
@@ -88,6 +88,7 @@ def test_the_global_random_state_is_left_alone() -> None:
         ({"strength": 1.0, "power": 0}, InvalidInputError, "power: expected a positive exponent"),
         ({"strength": 1.0, "tandem_probability": 1.5}, InvalidInputError, "tandem_probability: expected"),
         ({"strength": 1.0, "every": 0}, InvalidInputError, "every: expected at least 1"),
+        ({"strength": 1.0, "accumulation_steps": 0}, InvalidInputError, "accumulation_steps: expected at least 1 or"),
     ],
 )
 def test_settings_are_checked(setting: dict[str, object], error: type[Exception], message: str) -> None:
@@ -134,3 +135,107 @@ def test_a_strength_beyond_half_precision_stays_finite() -> None:
     )
     assert output.strength.item() == 1e5
     assert torch.isfinite(output.loss)
+
+
+def _accumulated(regularizer: LipschitzRegularizer, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> list[float]:
+    """The strengths that the micro-batches given had."""
+    strengths = []
+    for inputs, labels in batches:
+        leaf = inputs.clone().requires_grad_()
+        logits = build_convolutional(1)(leaf)
+        output = regularizer(logits, leaf, labels, task_loss=F.cross_entropy(logits, labels))
+        strengths.append(output.strength.item())
+    return strengths
+
+
+@pytest.mark.parametrize("told", [3, None])
+def test_the_strength_is_held_through_an_optimiser_step(told: int | None) -> None:
+    micro = [build_batch(seed, 4) for seed in range(9)]
+    regularizer = LipschitzRegularizer(strength=AdaptiveStrength(target_loss=50.0), accumulation_steps=told)
+    alone, expected, found = AdaptiveStrength(target_loss=50.0), [], []
+    for step in range(3):
+        batches = micro[3 * step : 3 * step + 3]
+        expected += [alone.strength] * 3
+        found += _accumulated(regularizer, batches)
+        with torch.no_grad():
+            losses = [F.cross_entropy(build_convolutional(1)(inputs), labels) for inputs, labels in batches]
+        alone.update(torch.stack(losses).mean())
+        if told is None:
+            regularizer.step()
+        regularizer.step()  # nothing is left of the step: nothing happens
+    assert found == pytest.approx(expected)
+    assert len(set(found)) == 3
+    assert regularizer.state_dict()["steps"] == 3
+    assert regularizer.state_dict()["controller"]["integral"] == pytest.approx(alone.integral)
+
+
+def test_a_step_of_fewer_micro_batches_is_ended_by_hand() -> None:
+    regularizer = LipschitzRegularizer(strength=LinearRamp(final=4.0, steps=4), accumulation_steps=3)
+    assert _accumulated(regularizer, [build_batch(0, 4)] * 2) == [0.0, 0.0]
+    regularizer.step()
+    assert _accumulated(regularizer, [build_batch(0, 4)] * 4) == [1.0, 1.0, 1.0, 2.0]
+    assert regularizer.state_dict()["steps"] == 2
+
+
+def test_skipped_steps_are_whole_optimiser_steps() -> None:
+    regularizer = LipschitzRegularizer(strength=2.0, every=2, accumulation_steps=2)
+    penalties = [bool(_step(regularizer)[0].penalty > 0) for _ in range(8)]
+    assert penalties == [True, True, False, False, True, True, False, False]
+
+
+def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch() -> None:
+    inputs, labels = build_batch(0, 12)
+    draws = draw(12, 4, tandem_probability=0.2, generator=torch.Generator().manual_seed(8))
+    whole, parts = build_convolutional(1), build_convolutional(1)  # evaluation mode: no batch statistics
+    leaf = inputs.clone().requires_grad_()
+    logits = whole(leaf)
+    (F.cross_entropy(logits, labels) + 3 * lipschitz_penalty(logits, leaf, labels, draws=draws)).backward()
+    for rows in torch.arange(12).split(4):
+        leaf = inputs[rows].clone().requires_grad_()
+        logits = parts(leaf)
+        penalty = lipschitz_penalty(logits, leaf, labels[rows], draws=PenaltyDraws(*(part[rows] for part in draws)))
+        ((F.cross_entropy(logits, labels[rows]) + 3 * penalty) / 3).backward()
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-10, atol=1e-12)
+
+
+def test_a_checkpoint_forgets_an_unfinished_step() -> None:
+    regularizer = LipschitzRegularizer(strength=AdaptiveStrength(target_loss=50.0), accumulation_steps=2)
+    _accumulated(regularizer, [build_batch(0, 4)] * 3)
+    saved = regularizer.state_dict()
+    assert saved["steps"] == 1
+    regularizer.load_state_dict(saved)
+    _accumulated(regularizer, [build_batch(0, 4)])
+    assert regularizer.state_dict()["steps"] == 1
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+def test_a_step_never_waits_for_the_device(accumulation_steps: int) -> None:
+    """On the meta device there is nothing to wait for: reading a value raises."""
+    model = torch.nn.Linear(6, 4, device="meta")
+    regularizer = LipschitzRegularizer(
+        strength=AdaptiveStrength(target_loss=50.0), accumulation_steps=accumulation_steps
+    )
+    for _ in range(4):
+        inputs, labels = torch.rand(5, 6, device="meta", requires_grad=True), torch.zeros(5, device="meta").long()
+        logits = model(inputs)
+        output = regularizer(logits, inputs, labels, task_loss=F.cross_entropy(logits, labels))
+        output.loss.backward()
+        assert output.loss.device.type == "meta"
+    assert model.weight.grad is not None
+
+
+def test_soft_and_several_labels_are_taken() -> None:
+    inputs, labels = build_batch(0, 6)
+    inputs.requires_grad_()
+    logits = build_convolutional(1)(inputs)
+    plain, soft, several = (
+        LipschitzRegularizer(strength=1.0, generator=torch.Generator().manual_seed(5), multi_label=multi_label)
+        for multi_label in (False, False, True)
+    )
+    one_hot = F.one_hot(labels, 4)
+    loss = torch.ones((), dtype=torch.float64)
+    expected = plain(logits, inputs, labels, task_loss=loss).penalty
+    assert expected > 0
+    torch.testing.assert_close(soft(logits, inputs, 0.9 * one_hot + 0.025, task_loss=loss).penalty, expected)
+    torch.testing.assert_close(several(logits, inputs, one_hot, task_loss=loss).penalty, expected)

@@ -132,7 +132,7 @@ class Reaches(Criterion):
 
     def value(self, logits: Tensor, labels: Tensor) -> Tensor:
         del labels
-        target = self.target.to(logits.device).expand(len(logits))
+        target = self.target.to(logits.device).expand(len(logits)).clone()  # no inference tensor, outside that mode
         return without_label(logits, target).amax(1) - logit(logits, target)
 
     def rows(self, index: Tensor) -> Reaches:

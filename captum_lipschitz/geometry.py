@@ -7,6 +7,7 @@ A norm is an object, so that an attack's loop is written once. All functions wor
 from __future__ import annotations
 
 import math
+import zlib
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
@@ -86,6 +87,21 @@ class Norm(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({'' if self.scale is None else 'scale=...'})"
+
+    @property
+    def unit(self) -> str:
+        """What sizes are in: the norm's name, and what the scale is where there is one (of a tensor, a checksum).
+
+        Example:
+            >>> RMSE().unit, RMSE(scale=10.0).unit
+            ('rmse', 'rmse over scale 10')
+        """
+        if self.scale is None:
+            return self.name
+        scale = torch.as_tensor(self.scale).detach().double().cpu()
+        if scale.numel() == 1:
+            return f"{self.name} over scale {float(scale):g}"
+        return f"{self.name} over scale {zlib.crc32(repr((tuple(scale.shape), scale.tolist())).encode()):08x}"
 
     def check(self, inputs: Tensor) -> None:
         """Raise ``InvalidInputError`` unless the scale is that of one image, for inputs (N, ...)."""

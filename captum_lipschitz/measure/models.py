@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -20,7 +18,7 @@ from captum_lipschitz._typing import Model
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, MissingDependencyError
 from captum_lipschitz.measure.weights import load_weights, read_weights, without_prefix
 
-_TORCHVISION = "torchvision"
+TORCHVISION = "torchvision"
 _TRANSFORMING = ("inception_v3", "googlenet")  # whose published weights expect torchvision to transform the images
 _AUXILIARY = ("aux", "AuxLogits")
 
@@ -75,7 +73,7 @@ def load_model(
     if not separator or not source or not name:
         raise InvalidInputError(f"model: expected torchvision:NAME or package.module:callable, got {spec!r}")
     state = None if weights is None else read_weights(weights)
-    model = _torchvision_model(name, state) if source == _TORCHVISION else _made_by(source, name)
+    model = _torchvision_model(name, state) if source == TORCHVISION else _made_by(source, name)
     if state is not None and weights is not None:
         load_weights(model, state, weights)
     if mean is not None and std is not None:
@@ -83,45 +81,6 @@ def load_model(
     if isinstance(model, nn.Module):
         model = model.eval().requires_grad_(requires_grad=False).to(device)
     return model
-
-
-def model_hash(model: Model) -> str:
-    """A fingerprint of a module's kinds of layers, their settings and every weight; of a function, its name alone."""
-    if not isinstance(model, nn.Module):
-        return f"a function, {getattr(model, '__qualname__', type(model).__qualname__)}"
-    digest = hashlib.sha256()
-    for name, module in model.named_modules():
-        settings = re.sub(r"0x[0-9a-f]+", "", module.extra_repr())  # addresses differ from process to process
-        digest.update(f"{name}: {type(module).__qualname__}({settings})\n".encode())
-    for name, tensor in model.state_dict().items():
-        if isinstance(tensor, Tensor):
-            digest.update(f"{name}: {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def source_hash(spec: str, model: Model) -> str | None:
-    """A fingerprint of the code that makes and is a model: the files of its callable and of its modules' classes.
-
-    ``None`` for torchvision's, whose version tells; so does torch's for its own layers. What these files import in turn
-    is not looked at.
-    """
-    source, _, name = spec.partition(":")
-    if source == _TORCHVISION:
-        return None
-    inner = model.model if isinstance(model, Normalised) else model
-    parts = inner.modules() if isinstance(inner, nn.Module) else ()
-    names = {source, *(getattr(part, "__module__", source) for part in (_named(source, name), inner, *parts))}
-    contents = {_source(module) for module in names if module.partition(".")[0] != "torch"}
-    return hashlib.sha256("".join(sorted(contents)).encode()).hexdigest()
-
-
-def _source(module: str) -> str:
-    file = getattr(sys.modules.get(module), "__file__", None)
-    try:
-        return "" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    except OSError:  # as of a module within an archive
-        return ""
 
 
 def _torchvision_model(name: str, state: Mapping[str, Tensor] | None) -> nn.Module:
@@ -166,7 +125,7 @@ def _torchvision() -> ModuleType:
     return module
 
 
-def _named(source: str, name: str) -> Any:
+def named_object(source: str, name: str) -> Any:
     """The object ``name`` of the module ``source``."""
     here = os.getcwd()  # noqa: PTH109 (sys.path holds strings)
     if here not in sys.path:
@@ -184,7 +143,7 @@ def _named(source: str, name: str) -> Any:
 
 def _made_by(source: str, name: str) -> Model:
     """What the callable ``name`` of the module ``source`` returns."""
-    target = _named(source, name)
+    target = named_object(source, name)
     if not callable(target):
         raise InvalidTypeError(f"model: expected {source}:{name} to be callable, got {type(target).__name__}")
     model = target if isinstance(target, nn.Module) else _called(target, f"{source}:{name}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,19 +19,21 @@ from captum_lipschitz.geometry import Bounds, as_norm
 from captum_lipschitz.measure.attacks import attack_versions, make_attack
 from captum_lipschitz.measure.chunks import Chunk, ChunkStore, spans
 from captum_lipschitz.measure.data import ImageData, open_data
+from captum_lipschitz.measure.fingerprints import answers_hash, model_hash, source_hash
 from captum_lipschitz.measure.machine import described, pick_device, repeatable
-from captum_lipschitz.measure.models import load_model, model_hash, source_hash
+from captum_lipschitz.measure.models import load_model
 from captum_lipschitz.measure.outputs import remove_results, write_results
 from captum_lipschitz.measure.processes import Processes, joined
 from captum_lipschitz.measure.settings import AraSettings, differences, version_of
 from captum_lipschitz.metrics import AraResult
-from captum_lipschitz.metrics.ara import chance_accuracy, summarise
+from captum_lipschitz.metrics.ara import CHECKED, chance_accuracy, summarise
 from captum_lipschitz.metrics.area import area
 from captum_lipschitz.metrics.doubts import Doubt
 from captum_lipschitz.metrics.masking import find_doubts
 from captum_lipschitz.metrics.measurement import Measurement
 
 _STARTING_IMAGES = 64
+_ANSWERS = 4  # images whose outputs tell one function from another
 _PACKAGES = ("captum-lipschitz", "torch", "torchvision", "pillow")
 
 
@@ -87,7 +89,7 @@ def _run(
         return None
     done = dict(sorted((index, chunk) for share in gathered for index, chunk in share.items()))
     chunks = [(span, chunk) for span, chunk in done.values() if chunk is not None]
-    doubts = _doubts(settings, measurement, data, chunks[0])
+    doubts = _doubts(settings, measurement, data, [chunk.part.distances for _, chunk in chunks])
     result = summarise([chunk.part for _, chunk in chunks], measurement, chance=settings.chance, doubts=doubts)
     store.check()  # another run may have begun anew here meanwhile
     say(str(result))
@@ -139,7 +141,10 @@ def _starting_images(data: ImageData) -> Tensor:
     """Images spread evenly over the data: of a folder sorted by class, the first ones are all of one."""
     total = len(data.labels)
     count = min(_STARTING_IMAGES, total)
-    return torch.cat([data.images(i, i + 1) for i in (k * total // count for k in range(count))])
+    chosen = [k * total // count for k in range(count)]
+    for i in chosen:
+        data.check(i, i + 1)
+    return torch.cat([data.images(i, i + 1) for i in chosen])
 
 
 def _number_of_classes(model: Model, image: Tensor) -> int:
@@ -159,6 +164,7 @@ def _identity(settings: AraSettings, data: ImageData, measurement: Measurement) 
     return {
         **settings.identity(),
         "weights": model_hash(measurement.model),
+        "answers": answers_hash(measurement.model, data.images(0, min(_ANSWERS, len(data.labels))).to(device)),
         "source": source_hash(settings.model, measurement.model),
         "data": data.identity,
         "images": len(data.labels),
@@ -234,17 +240,18 @@ def _measured(measurement: Measurement, data: ImageData, index: int, start: int,
 
 
 def _doubts(
-    settings: AraSettings, measurement: Measurement, data: ImageData, first: tuple[tuple[int, int], Chunk]
+    settings: AraSettings, measurement: Measurement, data: ImageData, distances: Sequence[Tensor]
 ) -> tuple[Doubt, ...]:
-    """DOUBTS, the one place: reasons to distrust the figure, looked for by process 0 on the first chunk's images."""
-    (start, stop), chunk = first
+    """DOUBTS, the one place: reasons to distrust the figure, looked for by process 0 on the first images."""
+    # Beside the images looked at as many others are wanted, to go toward.
+    count = min(2 * CHECKED, len(data.labels))
     return find_doubts(
         measurement,
-        data.images(start, stop),
-        data.labels[start:stop],
-        chunk.part.distances,
-        start=start,
+        data.images(0, count),
+        data.labels[:count],
+        torch.cat(list(distances))[:count],
         depth=settings.doubts,
+        max_images=CHECKED,
     )
 
 

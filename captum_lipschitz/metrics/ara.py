@@ -22,7 +22,7 @@ from captum_lipschitz.metrics.measurement import AnyAttack, Measurement, Part
 from captum_lipschitz.metrics.result import AraResult
 
 POOL = 64  # images of the data that an attack may start from
-_CHECKED = 16  # images that doubts are looked for on
+CHECKED = 16  # images that doubts are looked for on
 
 
 def accuracy_robustness_area(
@@ -55,7 +55,7 @@ def accuracy_robustness_area(
             ``Criterion`` object. For several labels per image see ``multilabel_robustness_areas``.
         chance: a0, accuracy of guessing: ``"uniform"`` for 1 / C, ``"majority"`` for the commonest label's share, or
             a fraction. Within a class see ``AraResult.class_chance_accuracy``.
-        bounds: the box that adversarial images must stay in; with an ``attack`` of your own, its bounds.
+        bounds: the box that adversarial images must stay in; ``None`` is that of the ``attack``, where it has one.
         norm: what distances are measured in, whatever the attack minimises.
         scale: broadcast to the inputs; distances are then in units of each feature's scale.
         device: where to run; ``None`` is the model's device.
@@ -83,12 +83,13 @@ def accuracy_robustness_area(
     References:
         Woods, Chen and Teuscher 2019, arXiv 1906.02896 ("Accuracy-Robustness Area").
     """
+    chosen = as_attack(attack, bounds, norm, scale)
     measurement = Measurement(
         model=model,
-        attack=as_attack(attack, bounds, norm, scale),
+        attack=chosen,
         criterion=as_criterion(criterion),
         norm=as_norm(norm, scale),
-        bounds=Bounds.of(bounds),
+        bounds=box_of(chosen, bounds),
         device=torch.device(device) if device is not None else device_of(model),
     )
     check_chance(chance, measurement.criterion)
@@ -105,10 +106,10 @@ def accuracy_robustness_area(
             for images, labels in stream:
                 parts.append(measurement.run(images, labels, start=count))
                 count += len(images)
-                if count - len(images) < _CHECKED <= count:
+                if count - len(images) < CHECKED <= count:
                     found = _first_doubts(measurement, stream, parts, doubts)
                 bar.update(len(images))
-            if 0 < count < _CHECKED:
+            if 0 < count < CHECKED:
                 found = _first_doubts(measurement, stream, parts, doubts)
             result = summarise(parts, measurement, chance=chance, generator=draws, doubts=found)
             bar.set_postfix_str(str(result).partition("\n")[0])
@@ -125,7 +126,7 @@ def _first_doubts(measurement: Measurement, stream: Opening, parts: list[Part], 
     images, labels = stream.head()
     distances = torch.cat([part.distances for part in parts])
     count = min(len(images), len(distances))
-    return find_doubts(measurement, images[:count], labels[:count], distances, depth=depth, max_images=_CHECKED)
+    return find_doubts(measurement, images[:count], labels[:count], distances, depth=depth, max_images=CHECKED)
 
 
 def summarise(
@@ -159,7 +160,7 @@ def summarise(
         chance_accuracy=guessing,
         class_chance_accuracy=1 / num_classes if isinstance(chance, str) else float(chance),
         gradient_evaluations=int(sum(part.gradient_evaluations.sum() for part in parts)),
-        norm=measurement.norm.name,
+        norm=measurement.norm.unit,
         criterion=repr(measurement.criterion),
         attack=str(getattr(measurement.attack, "name", type(measurement.attack).__name__)),
         doubts=(*doubts, *not_found(distances, guessing)),
@@ -194,6 +195,12 @@ def as_attack(
     if bounds is not None and isinstance(attack, Attack) and attack.bounds != Bounds.of(bounds):
         raise InvalidInputError(f"bounds: expected those of the attack, {attack.bounds}, got {bounds}")
     return attack
+
+
+def box_of(attack: AnyAttack, bounds: Bounds | tuple[float, float] | None) -> Bounds | None:
+    """The box that answers must lie in: the one asked for, else the attack's own."""
+    own = getattr(attack, "bounds", None)
+    return Bounds.of(own if bounds is None and isinstance(own, tuple) else bounds)
 
 
 def check_chance(chance: str | float, criterion: Criterion) -> None:

@@ -49,8 +49,8 @@ class Opening:
 
     def head(self) -> tuple[Tensor, Tensor]:
         """Images and labels of the batches read ahead, as far as their shapes agree; at least the first batch."""
-        first = self._read[0][0]
-        alike = [images.shape[1:] == first.shape[1:] for images, _ in self._read]
+        shapes = [(images.shape[1:], labels.shape[1:]) for images, labels in self._read]
+        alike = [shape == shapes[0] for shape in shapes]
         number = alike.index(False) if False in alike else len(alike)
         images, labels = zip(*self._read[:number], strict=True)
         return torch.cat(images), torch.cat(labels)

@@ -75,7 +75,7 @@ def local_lipschitz(
         if labels is None:
             return _largest_gain(logits, leaf, measure, iterations, draws)
         check_labels(labels, len(inputs), logits.shape[1])
-        slope = gradient(margin(logits, labels), leaf)
+        slope = gradient(margin(logits, labels.clone()), leaf)  # a clone is no inference tensor
         return row_dot(slope, measure.steepest(slope))
 
 
@@ -129,7 +129,7 @@ def margin_radius(
         logits = goal.check_logits(model(leaf), len(inputs))
         goal.check_labels(labels, len(inputs), logits.shape[1])
         goal.validate(len(inputs), logits.shape[1])
-        value = goal.value(logits, labels)
+        value = goal.value(logits, labels.clone())  # a clone is no inference tensor
         radius = measure.distance_to_hyperplane(value.detach(), gradient(value, leaf))
         return torch.where(value.detach() <= 0, torch.zeros_like(radius), radius)
 

@@ -16,7 +16,7 @@ from captum_lipschitz.criteria import LabelFlips
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.geometry import Bounds, Norm, as_norm
 from captum_lipschitz.metrics import area as _area
-from captum_lipschitz.metrics.ara import POOL, as_attack, check_chance, summarise
+from captum_lipschitz.metrics.ara import CHECKED, POOL, as_attack, box_of, check_chance, summarise
 from captum_lipschitz.metrics.data import Data, Opening, batches, is_pair
 from captum_lipschitz.metrics.doubts import Doubt
 from captum_lipschitz.metrics.masking import Depth, check_depth, find_doubts
@@ -118,12 +118,13 @@ def multilabel_robustness_areas(
         Woods, Chen and Teuscher 2019, arXiv 1906.02896 (the area); Song et al. 2018, arXiv 1901.00546 (attacks on
         several labels).
     """
+    chosen = as_attack(attack, bounds, norm, scale)
     shared = Measurement(
         model=model,
-        attack=as_attack(attack, bounds, norm, scale),
+        attack=chosen,
         criterion=LabelFlips(0),
         norm=as_norm(norm, scale),
-        bounds=Bounds.of(bounds),
+        bounds=box_of(chosen, bounds),
         device=torch.device(device) if device is not None else device_of(model),
     )
     check_chance(chance, shared.criterion)
@@ -138,6 +139,7 @@ def multilabel_robustness_areas(
             for images, labels in stream:
                 work.run(images, labels)
                 bar.update(len(images))
+            work.look_at_what_waits()
             result = work.result(chance, draws)
             bar.set_postfix_str(str(result).partition("\n")[0])
     except BaseException as error:
@@ -156,6 +158,7 @@ class _Work:
         self.depth = depth
         self.parts: dict[int, list[Part]] = {}
         self.doubts: dict[int, tuple[Doubt, ...]] = {}
+        self.waiting: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}  # a label's first images, until they are 16
         self.known: list[Tensor] = []  # (batch, labels) bool
 
     def run(self, images: Tensor, labels: Tensor) -> None:
@@ -171,10 +174,24 @@ class _Work:
                 batch = images[rows.to(images.device)], labels[rows]
                 parts[k] = measurement.run(*batch, start=0)
                 if k not in self.doubts:
-                    self.doubts[k] = find_doubts(measurement, *batch, parts[k].distances, depth=self.depth)
+                    self.waiting.setdefault(k, []).append((*batch, parts[k].distances))
+                    if sum(len(one) for one, *_ in self.waiting[k]) >= CHECKED:
+                        self._look(k)
         self.known.append(known)
         for k, part in parts.items():
             self.parts[k].append(part)
+
+    def look_at_what_waits(self) -> None:
+        """Look for doubts also about labels that are known for fewer images than would be looked at."""
+        for k in [k for k, waiting in self.waiting.items() if waiting]:
+            self._look(k)
+
+    def _look(self, k: int) -> None:
+        shape = self.waiting[k][0][0].shape[1:]
+        alike = [one for one in self.waiting.pop(k) if one[0].shape[1:] == shape]
+        images, labels, distances = (torch.cat(part) for part in zip(*alike, strict=True))
+        measurement = replace(self.shared, criterion=LabelFlips(k))
+        self.doubts[k] = find_doubts(measurement, images, labels, distances, depth=self.depth, max_images=CHECKED)
 
     def _criteria(self, num_labels: int) -> dict[int, LabelFlips]:
         if self.criteria is None:
@@ -200,7 +217,7 @@ class _Work:
                 replace(self.shared, criterion=LabelFlips(k)),
                 chance=chance,
                 generator=generator,
-                doubts=self.doubts[k],
+                doubts=self.doubts.get(k, ()),
             )
             for k, parts in self.parts.items()
             if parts

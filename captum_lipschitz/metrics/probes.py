@@ -117,9 +117,15 @@ def blind_sizes(
 
 
 def distances_with_more_effort(problem: Problem, norm: Norm, distances: Tensor) -> Tensor:
-    """The smaller of ``distances`` and those of ``MinimumNormAttack(effort="thorough")``, (N,)."""
+    """The smaller of ``distances`` and those of ``MinimumNormAttack(effort="thorough")``, (N,).
+
+    ``distances`` as they are for a model without a gradient, measured by an attack that needs none.
+    """
     attack = MinimumNormAttack(effort="thorough", norm=norm, bounds=problem.bounds)
-    found = attack(problem.model, problem.inputs, problem.labels, problem.criterion)
+    try:
+        found = attack(problem.model, problem.inputs, problem.labels, problem.criterion)
+    except DisconnectedModelError:
+        return distances
     return torch.minimum(found.distances.to(distances.dtype), distances)
 
 

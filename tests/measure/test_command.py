@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from captum_lipschitz import MinimumNormAttack, accuracy_robustness_area
 from captum_lipschitz.errors import InvalidInputError
@@ -275,3 +276,59 @@ def test_a_full_disk_keeps_the_figures_said(work: Path, ara: Ara, monkeypatch: p
     status, output, errors = ara()
     assert (status, output[:4]) == (1, "ARA ")
     assert "captum-lipschitz: [Errno 28] No space left on device" in errors
+
+
+LOADING = """
+import torch
+from torch import nn
+
+def made():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
+    network.load_state_dict(torch.load("net.pt", weights_only=True))
+    network.eval()
+    return lambda images: network(images)
+"""
+
+
+def test_a_function_that_answers_otherwise_is_another_model(work: Path, ara: Ara) -> None:
+    (work / "loading.py").write_text(LOADING)
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        torch.save(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)).state_dict(), "net.pt")
+        status, _, errors = ara(model="loading:made")
+        assert status == seed, errors  # 1 is a refusal
+    assert "answers" in errors
+    assert "--restart" in errors
+
+
+def test_other_pixels_in_files_of_the_same_size_are_other_images(work: Path, ara: Ara) -> None:
+    for seed in (0, 1):
+        pixels = np.random.default_rng(seed).integers(0, 256, (10, 8, 8, 3), dtype=np.uint8)
+        for i, one in enumerate(pixels):
+            folder = work / "maps" / f"class{i % 5}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(one).save(folder / f"{i}.bmp")
+        status, _, errors = ara(data="maps")
+        assert status == seed, errors  # 1 is a refusal
+    assert "data" in errors
+
+
+def test_images_of_several_sizes_are_named(work: Path, ara: Ara) -> None:
+    Image.fromarray(np.zeros((9, 9, 3), dtype=np.uint8)).save(work / "images" / "class1" / "odd.png")
+    status, _, errors = ara(data="images")
+    assert status == 1
+    assert "odd.png with 9 x 9 and others with 8 x 8 pixels" in errors
+
+
+def test_doubts_are_looked_for_on_sixteen_images_whatever_the_chunks(
+    work: Path, ara: Ara, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int, int]] = []
+
+    def watching(measurement: object, images: torch.Tensor, labels: object, distances: object, **others: int) -> object:
+        seen.append((len(images), len(distances), others["max_images"]))  # type: ignore[arg-type]
+        return ()
+
+    monkeypatch.setattr("captum_lipschitz.measure.run.find_doubts", watching)
+    assert ara()[0] == 0  # chunks of 4, 20 images
+    assert seen == [(20, 20, 16)]

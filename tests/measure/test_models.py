@@ -11,7 +11,8 @@ from torch import nn
 
 from captum_lipschitz import HalfHuberReLU, replace_activations
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, MissingDependencyError
-from captum_lipschitz.measure.models import Normalised, load_model, model_hash, source_hash
+from captum_lipschitz.measure.fingerprints import answers_hash, model_hash, source_hash
+from captum_lipschitz.measure.models import Normalised, load_model
 
 
 @pytest.mark.parametrize("classes", [1000, 7])
@@ -122,3 +123,46 @@ def test_the_fingerprint_tells_weights_and_layers() -> None:
     moved[2].running_mean += 1e-6
     assert first != model_hash(moved)
     assert "function" in model_hash(lambda images: images)
+
+
+class _Hiding(nn.Module):
+    """Keeps weights where ``state_dict()`` does not look."""
+
+    def __init__(self, change: str = "") -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.networks = [nn.Linear(3, 2)]
+            self.by_name = {"scale": torch.ones(2)}
+            self.shift = torch.zeros(2)
+        self.register_buffer("offset", torch.zeros(2), persistent=False)
+        with torch.no_grad():
+            tensors = {
+                "list": self.networks[0].bias, "dict": self.by_name["scale"], "attribute": self.shift,
+                "buffer": self.get_buffer("offset"),
+            }  # fmt: skip
+            if change:
+                tensors[change] += 1
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.networks[0](images) * self.by_name["scale"] + self.shift + self.offset
+        return outputs
+
+
+@pytest.mark.parametrize("change", ["list", "dict", "attribute", "buffer"])
+def test_the_fingerprint_tells_weights_outside_the_state_dict(change: str) -> None:
+    assert not _Hiding().state_dict()
+    assert model_hash(_Hiding()) == model_hash(_Hiding())
+    assert model_hash(_Hiding()) != model_hash(_Hiding(change))
+
+
+def test_functions_are_told_by_their_answers() -> None:
+    images, first, second = torch.rand(3, 3), _Hiding(), _Hiding("list")
+    assert answers_hash(first, images) is None  # a module's weights tell
+    told = [answers_hash(lambda x, m=m: m(x), images) for m in (first, first, second)]
+    assert told[0] == told[1] != told[2]
+    inside = Normalised(lambda x: second(x.flatten(1)), [0.5], [0.5])
+    assert answers_hash(inside, images[:, :, None, None]) not in (None, told[2])
+    draws = torch.Generator().manual_seed(0)
+    assert answers_hash(lambda x: x + torch.rand(3, 3, generator=draws), images) == "changes from run to run"
+    assert answers_hash(lambda x: x + torch.rand(3, 3), images) == answers_hash(lambda x: x + torch.rand(3, 3), images)

@@ -19,6 +19,7 @@ from captum_lipschitz import (
     AraComparison,
     AraResult,
     AttackResult,
+    Criterion,
     MinimumNormAttack,
     PaperAttack,
     Reaches,
@@ -251,3 +252,67 @@ def test_targets_of_single_images_are_cut_into_batches_with_them() -> None:
     torch.testing.assert_close(targeted.distances, untargeted.distances, rtol=1e-3, atol=1e-6)
     with pytest.raises(InvalidInputError, match="for more images"):
         accuracy_robustness_area(model, (inputs, labels), criterion=Reaches(1 - labels[:280]))
+
+
+def test_an_attacks_own_box_holds_for_doubts_too() -> None:
+    """In black and white images a perturbation without a box is far smaller than one within it."""
+    generator = torch.Generator().manual_seed(0)
+    model = torch.nn.Linear(40, 3).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.randn(3, 40, generator=generator, dtype=torch.float64))
+        images = torch.randint(2, (16, 40), generator=generator).double()
+        labels = model(images).argmax(1)
+    attack = MinimumNormAttack(effort="thorough", bounds=(0, 1))
+    result = accuracy_robustness_area(model, (images, labels), attack=attack, doubts="full")
+    told = accuracy_robustness_area(model, (images, labels), attack=attack, bounds=(0, 1), doubts="full")
+    assert result.doubts == told.doubts == ()
+    assert torch.equal(result.distances, told.distances)
+    free = accuracy_robustness_area(model, (images, labels), doubts="off")
+    assert bool((free.distances < 0.95 * result.distances).any())
+
+
+def test_full_doubts_end_also_without_a_gradient() -> None:
+    inputs, labels = build_batch(0, 12)
+    model = build_convolutional(1)
+
+    def without_gradient(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return model(images)
+
+    class Noise:
+        def __call__(self, model: object, inputs: Tensor, labels: Tensor, criterion: Criterion) -> AttackResult:
+            noise = 3 * torch.randn(inputs.shape, generator=torch.Generator().manual_seed(0), dtype=inputs.dtype)
+            found = criterion.value(model(inputs + noise), labels) <= 0  # type: ignore[operator]
+            sizes = noise.flatten(1).square().mean(1).sqrt()
+            spent = torch.zeros(len(inputs), dtype=torch.int64)
+            return AttackResult(inputs + noise, sizes.where(found, torch.inf), found, spent)
+
+    quick, full = (
+        accuracy_robustness_area(without_gradient, (inputs, labels), attack=Noise(), chance=0.5, doubts=depth)
+        for depth in ("quick", "full")
+    )
+    assert torch.equal(quick.distances, full.distances)
+    assert "more_effort_helps" not in [doubt.name for doubt in full.doubts]
+
+
+def test_areas_in_other_units_are_not_compared() -> None:
+    inputs, labels = build_batch(0, 10)
+    model = build_convolutional(1)
+    plain, scaled, by_feature = (
+        accuracy_robustness_area(model, (inputs, labels), scale=scale, chance=0.0, doubts="off")
+        for scale in (None, 10.0, torch.rand(2, 5, 5, generator=torch.Generator().manual_seed(0)).double() + 0.5)
+    )
+    assert (plain.norm, scaled.norm) == ("rmse", "rmse over scale 10")
+    assert by_feature.norm.startswith("rmse over scale ")
+    for other in (scaled, by_feature):
+        with pytest.raises(InvalidInputError, match="b: expected norm 'rmse', got 'rmse over scale"):
+            compare(plain, other)
+    assert compare(by_feature, by_feature).ratio == 1.0
+
+
+def test_a_later_batch_of_other_shape_is_named_when_its_turn_comes() -> None:
+    inputs, labels = build_batch(0, 30)
+    batches = [(inputs[:20], labels[:20]), (inputs[20:], labels[20:, None])]
+    with pytest.raises(InvalidInputError, match=r"labels: expected one class per image, shape \(10,\)") as caught:
+        accuracy_robustness_area(build_convolutional(1), batches)
+    assert len(caught.value.partial_result.distances) == 20

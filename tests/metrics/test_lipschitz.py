@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from captum_lipschitz import (
     RMSE,
     RadiusCalibration,
+    Reaches,
     accuracy_robustness_area,
     local_lipschitz,
     margin_radius,
@@ -234,3 +235,18 @@ def test_the_radius_ranks_a_networks_images_as_an_attack_does() -> None:
     assert found.rank_correlation > 0.9
     assert 0.8 < found.ratio < 1.5
     assert found.count == 60
+
+
+def test_inference_mode_changes_nothing() -> None:
+    """Lightning validates in it."""
+    inputs, labels = build_batch(0, 6)
+    model = build_convolutional(1)
+    expected = margin_radius(model, inputs, labels), local_lipschitz(model, inputs, labels)
+    toward = margin_radius(model, inputs, labels, criterion=Reaches(2))
+    with torch.inference_mode():
+        inputs, labels = inputs.clone(), labels.clone()
+        assert labels.is_inference()
+        found = margin_radius(model, inputs, labels), local_lipschitz(model, inputs, labels)
+        assert torch.equal(margin_radius(model, inputs, labels, criterion=Reaches(torch.tensor(2))), toward)
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)

@@ -24,6 +24,8 @@ from captum_lipschitz import (
 from captum_lipschitz.errors import CaptumLipschitzWarning, InvalidInputError, InvalidTypeError
 from captum_lipschitz.metrics.ara import POOL
 from captum_lipschitz.metrics.area import percentile_interval
+from captum_lipschitz.metrics.doubts import Doubt
+from captum_lipschitz.metrics.measurement import Measurement
 
 
 def _linear(seed: int, num_labels: int, count: int = 30) -> tuple[nn.Linear, Tensor, Tensor]:
@@ -228,3 +230,22 @@ def test_claims_are_checked_for_labels_too() -> None:
     with pytest.warns(CaptumLipschitzWarning, match="do not meet the criterion"):
         result = multilabel_robustness_areas(model, (inputs, labels), attack=Liar())
     assert result.labels[0].not_found == int(result.labels[0].correct.sum())
+
+
+def test_doubts_are_looked_for_on_sixteen_images_whatever_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs, labels = _linear(0, 3, count=24)
+    labels[:, 2] = torch.where(torch.arange(24) < 20, -1, labels[:, 2].abs())  # known for four images only
+    seen = {}
+
+    def watching(
+        measurement: Measurement, images: Tensor, labels: Tensor, distances: Tensor, **others: object
+    ) -> tuple[Doubt, ...]:
+        assert len(images) == len(labels) == len(distances)
+        seen[measurement.criterion.label] = (len(images), others["max_images"])
+        return ()
+
+    monkeypatch.setattr("captum_lipschitz.metrics.multilabel.find_doubts", watching)
+    multilabel_robustness_areas(model, zip(inputs.split(2), labels.split(2), strict=True))
+    assert seen[0] == (16, 16)
+    assert seen[2] == (4, 16)
+    assert set(seen) == {0, 1, 2}

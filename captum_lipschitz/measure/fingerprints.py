@@ -1,0 +1,104 @@
+"""What tells one model from another, so that finished work counts only for the model that it was done with."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from captum_lipschitz._model import no_trace
+from captum_lipschitz._typing import Model
+from captum_lipschitz.measure.models import TORCHVISION, Normalised, named_object
+
+
+def model_hash(model: Model) -> str:
+    """A fingerprint of a module's kinds of layers, their settings and every weight; of a function, its name alone.
+
+    Weights outside ``state_dict()`` count too: buffers that are not persistent, tensors and modules kept as attributes
+    or in lists, tuples and dicts. What a function holds cannot be seen: ``answers_hash`` is for those.
+    """
+    if not isinstance(model, nn.Module):
+        return f"a function, {getattr(model, '__qualname__', type(model).__qualname__)}"
+    digest = hashlib.sha256()
+    for name, module in model.named_modules():
+        settings = re.sub(r"0x[0-9a-f]+", "", module.extra_repr())  # addresses differ from process to process
+        digest.update(f"{name}: {type(module).__qualname__}({settings})\n".encode())
+    registered = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    for name, tensor in (*registered.items(), *_others(model)):
+        digest.update(f"{name}: {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def answers_hash(model: Model, images: Tensor) -> str | None:
+    """A fingerprint of a function's outputs for some images, to the bit; ``None`` for a module.
+
+    A function that answers differently from run to run cannot be told from another by this, and is not.
+    """
+    inner = model.model if isinstance(model, Normalised) else model
+    if isinstance(inner, nn.Module):
+        return None
+    outputs = []
+    for _ in range(2):
+        with no_trace(model, images), torch.no_grad():
+            torch.manual_seed(0)
+            outputs.append(model(images).detach().cpu().contiguous())
+    if not torch.equal(*outputs):
+        return "changes from run to run"
+    return hashlib.sha256(outputs[0].reshape(-1).view(torch.uint8).numpy().data).hexdigest()
+
+
+def _others(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Tensors that belong to a module and not to its ``state_dict()``, by a name that says where they are."""
+    persistent = {id(value) for value in model.state_dict(keep_vars=True).values()}
+    for path, module in model.named_modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if id(buffer) not in persistent:
+                yield f"{path}.{name} (not persistent)", buffer
+        for name, value in vars(module).items():
+            if name not in ("_parameters", "_buffers", "_modules"):
+                yield from _within(f"{path}.{name} (attribute)", value, known=set(map(id, model.modules())))
+
+
+def _within(place: str, value: object, *, known: set[int]) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield place, value
+    elif isinstance(value, nn.Module) and id(value) not in known:
+        inner = {f"{place}.{name}": tensor for name, tensor in value.state_dict().items() if isinstance(tensor, Tensor)}
+        yield from inner.items()
+        yield from ((f"{place}.{name}", tensor) for name, tensor in _others(value))
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _within(f"{place}[{key!r}]", item, known=known)
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _within(f"{place}[{index}]", item, known=known)
+
+
+def source_hash(spec: str, model: Model) -> str | None:
+    """A fingerprint of the code that makes and is a model: the files of its callable and of its modules' classes.
+
+    ``None`` for torchvision's, whose version tells; so does torch's for its own layers. What these files import in turn
+    is not looked at.
+    """
+    source, _, name = spec.partition(":")
+    if source == TORCHVISION:
+        return None
+    inner = model.model if isinstance(model, Normalised) else model
+    parts = inner.modules() if isinstance(inner, nn.Module) else ()
+    names = {source, *(getattr(part, "__module__", source) for part in (named_object(source, name), inner, *parts))}
+    contents = {_source(module) for module in names if module.partition(".")[0] != "torch"}
+    return hashlib.sha256("".join(sorted(contents)).encode()).hexdigest()
+
+
+def _source(module: str) -> str:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    try:
+        return "" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    except OSError:  # as of a module within an archive
+        return ""

@@ -58,13 +58,7 @@ class FixedStrength:
 
 
 class _Ramp(ABC):
-    """A strength that goes from one value to another in so many optimiser steps, and stays there.
-
-    Args:
-        final: the strength from step ``steps`` on, at least 0.
-        steps: optimiser steps from the first one, which has ``initial``, to the first with ``final``; at least 1.
-        initial: the strength of the first step, at least 0.
-    """
+    """A strength that goes from one value to another in so many optimiser steps, and stays there."""
 
     def __init__(self, *, final: float, steps: int, initial: float = 0.0) -> None:
         for name, value in (("final", final), ("initial", initial)):

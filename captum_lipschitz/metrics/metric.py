@@ -93,7 +93,7 @@ class AccuracyRobustnessArea(Metric):
             raise InvalidInputError("num_classes: expected the number of classes for chance='uniform', got None")
         self.num_classes = num_classes
         self.chance = chance
-        self.norm = as_norm(norm).name
+        self.norm = as_norm(norm).unit
         self.criterion = repr(as_criterion(criterion))
         for name in Samples._fields:
             self.add_state(name, default=[], dist_reduce_fx="cat")

@@ -38,7 +38,7 @@ class AraResult:
         labels: (N,), on the CPU; -1 where not known; (N, K) for ``LabelFlips()``.
         correct: (N,) bool, on the CPU: the model decides the clean image rightly.
         gradient_evaluations: spent on all images together.
-        norm: name of the norm.
+        norm: what distances are in, as ``Norm.unit`` says it: "rmse", or "rmse over scale 10".
         criterion: the criterion's ``repr``.
         attack: the attack's ``name``, or its class's.
         doubts: reasons to doubt the area, the gravest first; empty also where none were looked for.

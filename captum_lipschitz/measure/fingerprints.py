@@ -55,29 +55,34 @@ def answers_hash(model: Model, images: Tensor) -> str | None:
 
 def _others(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Tensors that belong to a module and not to its ``state_dict()``, by a name that says where they are."""
-    persistent = {id(value) for value in model.state_dict(keep_vars=True).values()}
-    for path, module in model.named_modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            if id(buffer) not in persistent:
-                yield f"{path}.{name} (not persistent)", buffer
-        for name, value in vars(module).items():
+    registered = {id(value) for value in model.state_dict(keep_vars=True).values()}
+    yield from _unregistered("", model, seen=registered | set(map(id, model.modules())))
+
+
+def _unregistered(place: str, module: nn.Module, *, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
+    for path, part in module.named_modules():
+        for name, buffer in part.named_buffers(recurse=False):
+            yield from _within(f"{place}{path}.{name} (not persistent)", buffer, seen=seen)
+        for name, value in vars(part).items():
             if name not in ("_parameters", "_buffers", "_modules"):
-                yield from _within(f"{path}.{name} (attribute)", value, known=set(map(id, model.modules())))
+                yield from _within(f"{place}{path}.{name} (attribute)", value, seen=seen)
 
 
-def _within(place: str, value: object, *, known: set[int]) -> Iterator[tuple[str, Tensor]]:
+def _within(place: str, value: object, *, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
+    """What is in a value and was not seen yet; things may hold one another in circles."""
+    if id(value) in seen or not isinstance(value, (Tensor, nn.Module, Mapping, list, tuple)):
+        return
+    seen.add(id(value))
     if isinstance(value, Tensor):
-        yield place, value
-    elif isinstance(value, nn.Module) and id(value) not in known:
-        inner = {f"{place}.{name}": tensor for name, tensor in value.state_dict().items() if isinstance(tensor, Tensor)}
-        yield from inner.items()
-        yield from ((f"{place}.{name}", tensor) for name, tensor in _others(value))
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _within(f"{place}[{key!r}]", item, known=known)
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from _within(f"{place}[{index}]", item, known=known)
+        if value.layout is torch.strided and value.device.type != "meta":
+            yield place, value
+    elif isinstance(value, nn.Module):
+        for name, tensor in value.named_parameters():
+            yield from _within(f"{place}.{name}", tensor, seen=seen)
+        yield from _unregistered(f"{place}.", value, seen=seen)
+    else:
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _within(f"{place}[{key!r}]", item, seen=seen)
 
 
 def source_hash(spec: str, model: Model) -> str | None:

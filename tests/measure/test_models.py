@@ -156,6 +156,14 @@ def test_the_fingerprint_tells_weights_outside_the_state_dict(change: str) -> No
     assert model_hash(_Hiding()) != model_hash(_Hiding(change))
 
 
+def test_modules_that_hold_one_another_have_a_fingerprint() -> None:
+    first, second = _Hiding(), _Hiding("list")
+    first.networks.append(second)  # type: ignore[arg-type]
+    second.networks.append(first)  # type: ignore[arg-type]
+    first.by_name["itself"] = first.by_name  # type: ignore[assignment]
+    assert model_hash(first) not in (model_hash(_Hiding()), model_hash(second))
+
+
 def test_functions_are_told_by_their_answers() -> None:
     images, first, second = torch.rand(3, 3), _Hiding(), _Hiding("list")
     assert answers_hash(first, images) is None  # a module's weights tell

@@ -19,7 +19,7 @@ _MOMENTUM = (0.5, 0.85)  # share of the previous move that is added before proje
 _DECAY = 20.0  # steps over which the pull to the origin falls by a factor e
 _PULL = (0.5, 0.05)  # weight of the origin's own projection: at the start, at the end
 _OVERSHOOT = 0.02  # how far behind the boundary to aim at first, relative to the perturbation
-_OVERSHOOT_FACTORS = (0.6, 1.5)  # what that is multiplied by after a step that met the criterion, and after another
+_OVERSHOOT_GROWTH = 1.5  # what that is multiplied by after a step that did not meet the criterion
 _OVERSHOOT_RANGE = (1e-5, 1.0)
 _PATIENCE = 8  # steps without a noticeable gain after which a track ends
 _REACH = 4.0  # the first move goes at most so many times the linearised distance (a box can ask for more than one)
@@ -44,17 +44,19 @@ class Effort(NamedTuple):
 
     ``candidates`` gradients choose the alternatives that tracks are sent toward, then come the stages; what remains of
     ``gradients`` polishes the best track. Tracks start on the linearised boundaries, and with ``twice`` at the image
-    itself as well: they end in other places.
+    itself as well: they end in other places. The overshoot is multiplied by ``shrink`` after a step that met the
+    criterion; a search of few steps has to be quicker about it.
     """
 
     gradients: int
     candidates: int
     stages: tuple[Stage, ...] = ()
     twice: bool = False
+    shrink: float = 0.7
 
 
 EFFORTS = {
-    "fast": Effort(20, 4),
+    "fast": Effort(20, 4, shrink=0.6),
     "standard": Effort(100, 9, (Stage(9, 4, along=True), Stage(4, 6), Stage(2, 8))),
     "thorough": Effort(450, 9, (Stage(18, 12, along=True), Stage(18, 7), Stage(3, 12)), twice=True),
 }
@@ -65,7 +67,9 @@ def _effort(effort: str, gradients: int | None) -> Effort:
     if gradients is None:
         return EFFORTS[effort]
     fitting = [plan for plan in EFFORTS.values() if plan.gradients <= gradients]
-    return fitting[-1]._replace(gradients=gradients) if fitting else Effort(gradients, max(1, gradients // 5))
+    if not fitting:
+        return EFFORTS["fast"]._replace(gradients=gradients, candidates=max(1, gradients // 5))
+    return fitting[-1]._replace(gradients=gradients)
 
 
 class MinimumNormAttack(Attack):
@@ -234,7 +238,7 @@ class MinimumNormAttack(Attack):
         met, size = value <= 0, self.norm.size(delta)
         tracks.note(active, size, met)
         best.update(tracks.image[active], delta, size, met)
-        less, more = (tracks.overshoot[active] * factor for factor in _OVERSHOOT_FACTORS)
+        less, more = (tracks.overshoot[active] * factor for factor in (self.plan.shrink, _OVERSHOOT_GROWTH))
         tracks.overshoot[active] = torch.where(followed <= 0, less, more).clamp(*_OVERSHOOT_RANGE)
         moved = self._step(part, tracks, active, followed, normal, along=along)
         tracks.previous[active], tracks.delta[active] = delta, moved

@@ -46,8 +46,9 @@ def draw(
     source = generator.device if generator is not None else torch.device("cpu")
     classes = torch.randint(num_classes, (num_images,), generator=generator, device=source)
     tandem = torch.rand(num_images, generator=generator, device=source) < tandem_probability
-    # Copied behind the work that waits on the device, not after it; what is copied stays as it is.
-    return PenaltyDraws(classes.to(device, non_blocking=True), tandem.to(device, non_blocking=True))
+    # CUDA takes a copy of what it is sent before it returns, so that nothing has to wait; other devices may not.
+    at_once = torch.device(device).type == "cuda"
+    return PenaltyDraws(classes.to(device, non_blocking=at_once), tandem.to(device, non_blocking=at_once))
 
 
 def lipschitz_penalty(

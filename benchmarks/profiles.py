@@ -36,4 +36,5 @@ def _kernels(step: Callable[[], object], *, cuda: bool) -> str:
         for _ in range(_STEPS):
             step()
     key = "self_device_time_total" if cuda else "self_cpu_time_total"
-    return recorded.key_averages().table(sort_by=key, row_limit=_KERNELS, max_name_column_width=48)
+    table: str = recorded.key_averages().table(sort_by=key, row_limit=_KERNELS, max_name_column_width=48)
+    return table

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from captum_lipschitz import LipschitzRegularizer
+from captum_lipschitz.training import RegularizedModule
 
 STRENGTH = 1.0  # of the penalty: any fixed number costs the same
 
@@ -24,17 +25,18 @@ class Setting:
     Attributes:
         model: in train mode, maps (N, ...) to logits (N, C); the methods train it in turn.
         dtype: of the forward pass: float32, or another one by autocast.
+        device: type of the model's device.
         compiled: whether each method compiles what it can.
     """
 
     model: nn.Module
     dtype: torch.dtype
+    device: str
     compiled: bool
 
     def autocast(self) -> AbstractContextManager[object]:
         """Around the forward pass."""
-        device = next(self.model.parameters()).device.type
-        return nullcontext() if self.dtype == torch.float32 else torch.autocast(device, dtype=self.dtype)
+        return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device, dtype=self.dtype)
 
 
 class Method(ABC):
@@ -80,15 +82,22 @@ class Lipschitz(Method):
 
     def __init__(self, setting: Setting, *, every: int = 1) -> None:
         super().__init__(setting)
-        if setting.compiled:
-            raise NotImplementedError("RegularizedModule is not here yet")
         self.cycle = every
         self._regularizer = LipschitzRegularizer(strength=STRENGTH, every=every)
-        self._steps = 0
+        self._module: nn.Module | None = None
+        if setting.compiled:
+            self._module = RegularizedModule(self.model, self._regularizer)
+            self._module.compile()
 
     def loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        inputs = inputs.detach().requires_grad_()
-        with self.setting.autocast(), twice_differentiable():
+        if self._module is not None:
+            with self.setting.autocast():
+                logits, penalty = self._module(inputs, labels)
+                task_loss = F.cross_entropy(logits, labels)
+            return self._regularizer.combine(penalty, task_loss=task_loss).loss
+        due = self._regularizer.due
+        inputs = inputs.detach().requires_grad_(due)
+        with self.setting.autocast(), twice_differentiable() if due else nullcontext():
             logits = self.model(inputs)
             task_loss = F.cross_entropy(logits, labels)
         return self._regularizer(logits, inputs, labels, task_loss=task_loss).loss
@@ -136,18 +145,20 @@ class JacobianRegularizer(Method):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        self._terms = torch.compile(self._terms_of) if setting.compiled else self._terms_of
+        terms: Callable[[Tensor, Tensor], Tensor] = self._terms_of
+        self._terms = torch.compile(terms) if setting.compiled else terms
 
     def loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        return self._terms(inputs.detach().requires_grad_(), labels)
+        with twice_differentiable():
+            return self._terms(inputs.detach().requires_grad_(), labels)
 
     def _terms_of(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        with self.setting.autocast(), twice_differentiable():
+        with self.setting.autocast():
             logits = self.model(inputs)
             task_loss = F.cross_entropy(logits, labels)
         directions = F.normalize(torch.randn_like(logits, dtype=torch.float32), dim=1)
         (slopes,) = torch.autograd.grad((directions * logits).sum(), inputs, create_graph=True)
-        squared_norm = logits.shape[1] * slopes.square().sum() / len(inputs)
+        squared_norm: Tensor = logits.shape[1] * slopes.square().sum() / len(inputs)
         return task_loss + self.weight / 2 * squared_norm
 
 

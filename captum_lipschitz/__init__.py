@@ -48,8 +48,11 @@ from captum_lipschitz.training import AdaptiveStrength as AdaptiveStrength
 from captum_lipschitz.training import CosineRamp as CosineRamp
 from captum_lipschitz.training import LinearRamp as LinearRamp
 from captum_lipschitz.training import LipschitzRegularizer as LipschitzRegularizer
+from captum_lipschitz.training import RegularizedModule as RegularizedModule
+from captum_lipschitz.training import RegularizedOutput as RegularizedOutput
 from captum_lipschitz.training import RegularizerOutput as RegularizerOutput
 from captum_lipschitz.training import attach_regularizer as attach_regularizer
+from captum_lipschitz.training import expected_penalty as expected_penalty
 from captum_lipschitz.training import lipschitz_penalty as lipschitz_penalty
 
 if TYPE_CHECKING:
@@ -92,6 +95,8 @@ __all__ = [
     "PaperAttack",
     "RadiusCalibration",
     "Reaches",
+    "RegularizedModule",
+    "RegularizedOutput",
     "RegularizerOutput",
     "accuracy_robustness_area",
     "attach_regularizer",
@@ -99,6 +104,7 @@ __all__ = [
     "compare",
     "create_attack",
     "errors",
+    "expected_penalty",
     "fit_temperature",
     "lipschitz_penalty",
     "local_lipschitz",

@@ -29,6 +29,10 @@ class UnsupportedLossError(CaptumLipschitzError, RuntimeError):
     """The loss seen by an attached regularizer is not the cross entropy whose labels and scale it can read."""
 
 
+class UnsupportedTrainingError(CaptumLipschitzError, RuntimeError):
+    """A way of training in which the penalty's gradient would be wrong; the message names the way that works."""
+
+
 class UnknownNameError(CaptumLipschitzError, LookupError):
     """No component of that name is registered; the message lists those that are."""
 

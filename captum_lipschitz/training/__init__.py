@@ -2,7 +2,12 @@
 
 from captum_lipschitz.training.attach import AttachedRegularizer as AttachedRegularizer
 from captum_lipschitz.training.attach import attach_regularizer as attach_regularizer
+from captum_lipschitz.training.estimators import expected_penalty as expected_penalty
+from captum_lipschitz.training.estimators import mean_penalty as mean_penalty
+from captum_lipschitz.training.module import RegularizedModule as RegularizedModule
+from captum_lipschitz.training.module import RegularizedOutput as RegularizedOutput
 from captum_lipschitz.training.penalty import PenaltyDraws as PenaltyDraws
+from captum_lipschitz.training.penalty import Positions as Positions
 from captum_lipschitz.training.penalty import draw as draw
 from captum_lipschitz.training.penalty import lipschitz_penalty as lipschitz_penalty
 from captum_lipschitz.training.regularizer import LipschitzRegularizer as LipschitzRegularizer
@@ -21,9 +26,14 @@ __all__ = [
     "LinearRamp",
     "LipschitzRegularizer",
     "PenaltyDraws",
+    "Positions",
+    "RegularizedModule",
+    "RegularizedOutput",
     "RegularizerOutput",
     "StrengthController",
     "attach_regularizer",
     "draw",
+    "expected_penalty",
     "lipschitz_penalty",
+    "mean_penalty",
 ]

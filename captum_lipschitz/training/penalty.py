@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from captum_lipschitz._model import check_inputs, check_label_sets, check_labels, check_logits, gradient
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.objectives import logit, margin
+from captum_lipschitz.training.graph import refuse_unsupported
 
 _SUM_TOLERANCE = 1e-2  # of class probabilities in half precision
 
@@ -24,6 +26,46 @@ class PenaltyDraws(NamedTuple):
 
     classes: Tensor
     tandem: Tensor
+
+
+class Positions(NamedTuple):
+    """Draws made before the number of classes is known, as before a forward pass.
+
+    Attributes:
+        positions: (N,) float32, uniform in [0, 1): how far into the list of classes the drawn one stands.
+        tandem: (N,) bool, where the label's margin is taken instead.
+    """
+
+    positions: Tensor
+    tandem: Tensor
+
+    def of(self, num_classes: int) -> PenaltyDraws:
+        """The draws among so many classes."""
+        classes = (self.positions * num_classes).long().clamp(max=num_classes - 1)
+        return PenaltyDraws(classes, self.tandem)
+
+
+def draw_positions(
+    num_images: int,
+    *,
+    tandem_probability: float,
+    generator: torch.Generator | None,
+    device: torch.device | str = "cpu",
+) -> Positions:
+    """Draw for each image where in the list of classes to look, and whether it is a tandem draw instead.
+
+    Args:
+        num_images: N.
+        tandem_probability: zeta, in [0, 1].
+        generator: where the numbers come from, on its own device; ``None`` is torch's global one.
+        device: where the draws are wanted.
+    """
+    source = generator.device if generator is not None else torch.device("cpu")
+    positions = torch.rand(num_images, generator=generator, device=source)
+    tandem = torch.rand(num_images, generator=generator, device=source) < tandem_probability
+    # CUDA takes a copy of what it is sent before it returns, so that nothing has to wait; other devices may not.
+    at_once = torch.device(device).type == "cuda"
+    return Positions(positions.to(device, non_blocking=at_once), tandem.to(device, non_blocking=at_once))
 
 
 def draw(
@@ -43,12 +85,8 @@ def draw(
         generator: where the numbers come from, on its own device; ``None`` is torch's global one.
         device: where the draws are wanted.
     """
-    source = generator.device if generator is not None else torch.device("cpu")
-    classes = torch.randint(num_classes, (num_images,), generator=generator, device=source)
-    tandem = torch.rand(num_images, generator=generator, device=source) < tandem_probability
-    # CUDA takes a copy of what it is sent before it returns, so that nothing has to wait; other devices may not.
-    at_once = torch.device(device).type == "cuda"
-    return PenaltyDraws(classes.to(device, non_blocking=at_once), tandem.to(device, non_blocking=at_once))
+    drawn = draw_positions(num_images, tandem_probability=tandem_probability, generator=generator, device=device)
+    return drawn.of(num_classes)
 
 
 def lipschitz_penalty(
@@ -101,11 +139,43 @@ def lipschitz_penalty(
     References:
         Woods, Chen and Teuscher 2019, arXiv 1906.02896, methods; zeta is ``tandem_probability`` there.
     """
-    labels = _check(logits, inputs, labels, draws, power=power, multi_label=multi_label)
-    plain = logit(logits, draws.classes)
-    led = _ranking_margin(logits, labels, plain) if multi_label else margin(logits, labels)
-    slopes = gradient(torch.where(draws.tandem, led, plain), inputs, create_graph=True)
-    return slopes.square().mean() if power == 2 else slopes.abs().pow(power).mean()
+    labels = check_penalty_arguments(logits, inputs, labels, power=power, multi_label=multi_label)
+    values = look_at_values(inputs)
+    classes = check_labels(draws.classes, len(inputs), logits.shape[1], "draws.classes", values=values)
+    plain = logit(logits, classes)
+    return slope_power(torch.where(draws.tandem, lead(logits, labels, plain), plain), inputs, power)
+
+
+def lead(logits: Tensor, labels: Tensor, otherwise: Tensor) -> Tensor:
+    """What a tandem draw differentiates, (N,): by how much the labels lead.
+
+    Args:
+        logits: (N, C).
+        labels: classes, (N,), or sets of labels, (N, C), as ``check_penalty_arguments`` returns them.
+        otherwise: (N,), for an image with a set of labels that leads nothing.
+    """
+    return _ranking_margin(logits, labels, otherwise) if labels.dim() == 2 else margin(logits, labels)
+
+
+def leads(logits: Tensor, labels: Tensor) -> Tensor:
+    """Which images' labels lead anything, (N,) of 1 and 0 in the logits' dtype; see ``lead``."""
+    if labels.dim() == 1:
+        return torch.ones_like(logits[:, 0])
+    return ((labels > 0).any(1) & (labels == 0).any(1)).to(logits.dtype)
+
+
+def slope_power(scalars: Tensor, inputs: Tensor, power: float) -> Tensor:
+    """Mean over images, channels and pixels of ``|d(sum_i scalars_i) / d inputs| ** power``, with its graph."""
+    with _without_autocast(inputs.device.type):
+        slopes = gradient(scalars, inputs, create_graph=True)
+        slopes = slopes.to(torch.promote_types(slopes.dtype, torch.float32))
+        return slopes.square().mean() if power == 2 else slopes.abs().pow(power).mean()
+
+
+def _without_autocast(device: str) -> AbstractContextManager[object]:
+    """A backward pass has the forward pass's precisions; casting once more would only round."""
+    available = torch.amp.autocast_mode.is_autocast_available(device)
+    return torch.autocast(device, enabled=False) if available else nullcontext()
 
 
 def _ranking_margin(logits: Tensor, labels: Tensor, otherwise: Tensor) -> Tensor:
@@ -113,17 +183,21 @@ def _ranking_margin(logits: Tensor, labels: Tensor, otherwise: Tensor) -> Tensor
 
     ``otherwise``, (N,), for an image that has none of either.
     """
-    there, absent = labels > 0, labels == 0
-    lowest = torch.where(there, logits, torch.inf).amin(1)
-    highest = torch.where(absent, logits, -torch.inf).amax(1)
-    defined = there.any(1) & absent.any(1)
+    lowest = torch.where(labels > 0, logits, torch.inf).amin(1)
+    highest = torch.where(labels == 0, logits, -torch.inf).amax(1)
+    defined = leads(logits, labels) > 0
     # Infinite differences are replaced before the subtraction too: their derivative would be NaN.
     lowest, highest = (torch.where(defined, extreme, torch.zeros_like(extreme)) for extreme in (lowest, highest))
     return torch.where(defined, lowest - highest, otherwise)
 
 
-def _check(
-    logits: Tensor, inputs: Tensor, labels: Tensor, draws: PenaltyDraws, *, power: float, multi_label: bool
+def look_at_values(inputs: object) -> bool:
+    """Whether values are checked as well: not where that would wait for a device, nor in a graph being compiled."""
+    return isinstance(inputs, Tensor) and inputs.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def check_penalty_arguments(
+    logits: Tensor, inputs: Tensor, labels: Tensor, *, power: float, multi_label: bool
 ) -> Tensor:
     """Raise for what cannot be used.
 
@@ -132,16 +206,16 @@ def _check(
     """
     if not power > 0:
         raise InvalidInputError(f"power: expected a positive exponent, got {power}")
-    values = isinstance(inputs, Tensor) and inputs.device.type == "cpu"
+    values = look_at_values(inputs)
     check_inputs(inputs, values=values)
     check_logits(logits, len(inputs), finite=values, at_least=1 if multi_label else 2)
     labels = _label_sets(labels, logits, values=values) if multi_label else _classes(labels, logits, values=values)
-    check_labels(draws.classes, len(inputs), logits.shape[1], "draws.classes", values=values)
     if not inputs.requires_grad:
         raise InvalidInputError(
             "inputs: expected requires_grad, set before the forward pass: "
             "inputs.requires_grad_(); logits = model(inputs)"
         )
+    refuse_unsupported(logits)
     return labels
 
 

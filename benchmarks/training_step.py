@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import json
 import statistics
 from collections.abc import Iterator
@@ -58,23 +59,29 @@ def main() -> None:
     """Measure every method in every setting."""
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
-    # Gradients inside a compiled function; torch refuses them otherwise.
-    torch._dynamo.config.trace_autograd_ops = True  # noqa: SLF001
+    # Gradients inside a compiled function: torch refuses them otherwise, and older versions always.
+    if hasattr(torch._dynamo.config, "trace_autograd_ops"):  # noqa: SLF001
+        torch._dynamo.config.trace_autograd_ops = True  # noqa: SLF001
     print(machine(arguments.device), flush=True)
     rows: list[Row] = []
-    for network in arguments.networks:
-        for dtype in arguments.dtypes:
-            for mode in arguments.modes:
-                torch._dynamo.reset()  # noqa: SLF001
-                comparison = Comparison(network, getattr(torch, dtype), mode, arguments)
-                if arguments.profile:
-                    print("\n".join(comparison.profiles()), flush=True)
-                    continue
-                measured = comparison.rows()
-                print("\n".join(_table(measured, arguments)), flush=True)
-                rows += measured
-                if arguments.output:
-                    arguments.output.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    for network, dtype, mode in itertools.product(arguments.networks, arguments.dtypes, arguments.modes):
+        rows += _compared(network, getattr(torch, dtype), mode, arguments)
+        # Before the next network is made: its memory must not hold the last one's.
+        torch._dynamo.reset()  # noqa: SLF001
+        gc.collect()
+        if arguments.output:
+            arguments.output.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+
+
+def _compared(network: str, dtype: torch.dtype, mode: str, arguments: argparse.Namespace) -> list[Row]:
+    """Measure in one setting and print; with ``--profile`` there is nothing to keep."""
+    comparison = Comparison(network, dtype, mode, arguments)
+    if arguments.profile:
+        print("\n".join(comparison.profiles()), flush=True)
+        return []
+    rows = comparison.rows()
+    print("\n".join(_table(rows, arguments)), flush=True)
+    return rows
 
 
 class Comparison:

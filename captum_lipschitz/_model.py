@@ -150,5 +150,5 @@ def no_trace(model: Callable[..., object], inputs: Tensor, *, evaluation: bool =
                 module.training = True
         with torch.no_grad():
             for module, name, buffer, before in buffers:
-                buffer.copy_(before)
+                buffer.data.copy_(before)  # by ``data``: a graph in flight may hold the buffer, and stays valid
                 setattr(module, name, buffer)  # also where a forward pass put another tensor in its place

@@ -179,3 +179,36 @@ def linear_distance(
         for winner, others in classes
     ]
     return min(found)
+
+
+def published_training_attack(
+    model: nn.Module, images: Tensor, labels: Tensor, *, rho: float, n_steps: int, minimal: bool
+) -> Tensor:
+    """The published attack of a training batch, in the mode that the model is in (its running averages move).
+
+    Image by image but for the model's own run on the batch, along the gradient of the batch's cross entropy. Minimal:
+    back toward the image once misclassified, and of all that were the smallest, else the clean image.
+    """
+
+    def size(delta: Tensor) -> float:
+        return float(delta.square().mean().sqrt())
+
+    deltas = [torch.zeros_like(image) for image in images]
+    smallest: list[Tensor | None] = [None for _ in images]
+    for k in range(n_steps + 1):
+        leaf = torch.stack([image + delta for image, delta in zip(images, deltas, strict=True)]).requires_grad_()
+        logits = model(leaf)
+        (slopes,) = torch.autograd.grad(nn.functional.cross_entropy(logits, labels), leaf)
+        step = 2 * rho * (n_steps - k) / (n_steps * (n_steps + 1))  # 0 at the last evaluation
+        for i, slope in enumerate(slopes):
+            wrong = int(logits[i].argmax()) != int(labels[i])
+            so_far = smallest[i]
+            if wrong and (so_far is None or size(deltas[i]) < size(so_far)):
+                smallest[i] = deltas[i]
+            turns_back = wrong if minimal else size(deltas[i]) >= rho
+            direction = -deltas[i] if turns_back else slope
+            if size(direction) > 0:
+                deltas[i] = deltas[i] + step * direction / size(direction)
+    if not minimal:
+        return torch.stack([image + delta for image, delta in zip(images, deltas, strict=True)])
+    return torch.stack([image if d is None else image + d for image, d in zip(images, smallest, strict=True)])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +15,17 @@ from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, Unsuppo
 from captum_lipschitz.training.regularizer import LipschitzRegularizer, RegularizerOutput
 
 _LEAST_ROUNDING = 4e-6  # of a float32 softmax, whose exponentials are less exact than its last bit
+_UNCOUNTED: ContextVar[bool] = ContextVar("uncounted", default=False)
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Inside, forward passes in train mode are no training steps for an attached regularizer: an attack's, say."""
+    token = _UNCOUNTED.set(True)
+    try:
+        yield
+    finally:
+        _UNCOUNTED.reset(token)
 
 
 class CrossEntropyReading(NamedTuple):
@@ -45,14 +58,14 @@ class AttachedRegularizer:
             self._hooks.pop().remove()
 
     def _watch_inputs(self, model: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if not (model.training and torch.is_grad_enabled()):
+        if _UNCOUNTED.get() or not (model.training and torch.is_grad_enabled()):
             return None
         if not args or not isinstance(args[0], Tensor) or not args[0].is_floating_point():
             raise InvalidTypeError("model: expected floating inputs as the first positional argument of its forward")
         return args if args[0].requires_grad else (args[0].detach().requires_grad_(), *args[1:])
 
     def _watch_logits(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        if not (model.training and torch.is_grad_enabled()):
+        if _UNCOUNTED.get() or not (model.training and torch.is_grad_enabled()):
             return None
         if not isinstance(output, Tensor) or output.dim() != 2:
             raise InvalidTypeError(f"model: expected logits of shape (N, C), got {type(output).__name__}")
@@ -89,7 +102,8 @@ def attach_regularizer(
     One backward pass is one call of the regularizer (its controller sees that batch's cross entropy, or with
     ``accumulation_steps`` the mean of so many; end a shorter step with ``regularizer.step()``). A gradient that is
     zero, or not finite (a step that a GradScaler skips), is none. Every gradient taken through the model in train mode
-    counts, also by ``torch.autograd.grad``: make adversarial examples in evaluation mode, as our attacks do.
+    counts, also by ``torch.autograd.grad``, but for those of ``AdversarialTraining`` and whatever else runs within
+    ``uncounted()``; our attacks run in evaluation mode.
 
     Args:
         model: takes the inputs, (N, ...), as its first argument and returns logits, (N, C).

@@ -39,6 +39,9 @@ class BurstWatch:
         self._due = False
         self._hook: RemovableHandle | None = None
 
+    def __reduce__(self) -> tuple[type[BurstWatch], tuple[int]]:
+        return BurstWatch, (self.every,)  # a copy trains other parameters
+
     def wants_parameters(self) -> bool:
         """Whether it waits to be told what is trained."""
         return self._wanted and self._hook is None

@@ -43,6 +43,12 @@ class ProcessWatch:
         self._apart: Tensor | None = None
         self._steps = 0
 
+    def __reduce__(self) -> tuple[type[ProcessWatch], tuple[()]]:
+        return ProcessWatch, ()  # a copy trains other parameters, and process groups cannot be pickled
+
+    def __deepcopy__(self, _: object) -> ProcessWatch:
+        return ProcessWatch(self.group)
+
     def wants_parameters(self) -> bool:
         """Whether it has not been told yet which parameters to watch, and there is a reason to."""
         return self._parameters is None and number_of_processes(self.group) > 1

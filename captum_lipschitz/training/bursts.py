@@ -62,9 +62,11 @@ class BurstWatch:
     def next_step(self, *, due: bool) -> None:
         """The optimiser step that follows has a penalty, or not."""
         self._due = due
+        if self._hook is not None and not self._wanted:
+            self._hook.remove()
 
     def _look(self, optimizer: Optimizer) -> None:
-        if torch.compiler.is_compiling():
+        if not self._wanted or torch.compiler.is_compiling():
             return
         stepped = [p for group in optimizer.param_groups for p in group["params"]]
         if not any(id(parameter) in self._trained for parameter in stepped):
@@ -79,9 +81,7 @@ class BurstWatch:
                 self._end("gradients are clipped" if bool(most - least <= _ALIKE * most) and bool(most > 0) else None)
 
     def _end(self, finding: str | None) -> None:
-        self._wanted = False
-        if self._hook is not None:
-            self._hook.remove()
+        self._wanted = False  # the hook goes at the next step: torch is walking through the hooks just now
         if finding:
             warnings.warn(
                 f"LipschitzRegularizer(every={self.every}): {finding}, so {self.every} times the penalty on one of "

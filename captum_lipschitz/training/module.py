@@ -110,7 +110,7 @@ class RegularizedModule(nn.Module):
         """
         refuse_to_be_compiled()
         if not (self.training and torch.is_grad_enabled() and self.regularizer.due):
-            logits = (self._plain or self.model)(inputs, *arguments, **keywords)
+            logits = self._unpenalised()(inputs, *arguments, **keywords)
             return RegularizedOutput(logits, torch.zeros((), device=inputs.device))
         if labels is None:
             raise InvalidInputError("labels: expected the batch's labels, which the penalty needs, got None")
@@ -170,8 +170,11 @@ class RegularizedModule(nn.Module):
         part = self._penalised(inputs[order[:count]], labels[order[:count]], draws)
         if count == len(inputs):
             return RegularizedOutput(part.logits[order.argsort()], part.penalty)
-        rest = (self._plain or self.model)(inputs[order[count:]])
+        rest = self._unpenalised()(inputs[order[count:]])
         return RegularizedOutput(torch.cat([part.logits, rest])[order.argsort()], part.penalty)
+
+    def _unpenalised(self) -> Callable[..., Any]:
+        return self.model if self._plain is None else self._plain  # not "or": a compiled module asks for its length
 
     def named_parameters(self, *arguments: Any, **keywords: Any) -> Iterator[tuple[str, nn.Parameter]]:
         """The model's parameters by the model's own names."""

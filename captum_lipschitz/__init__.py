@@ -45,6 +45,7 @@ from captum_lipschitz.nn import HalfHuberReLU as HalfHuberReLU
 from captum_lipschitz.nn import replace_activations as replace_activations
 from captum_lipschitz.plugin import create_attack as create_attack
 from captum_lipschitz.training import AdaptiveStrength as AdaptiveStrength
+from captum_lipschitz.training import AdversarialTraining as AdversarialTraining
 from captum_lipschitz.training import CosineRamp as CosineRamp
 from captum_lipschitz.training import LinearRamp as LinearRamp
 from captum_lipschitz.training import LipschitzRegularizer as LipschitzRegularizer
@@ -70,6 +71,7 @@ __all__ = [
     "AccuracyRobustnessArea",
     "AdaptiveStrength",
     "AdversarialAttribution",
+    "AdversarialTraining",
     "AraComparison",
     "AraResult",
     "Attack",

@@ -1,4 +1,4 @@
-"""What each of two processes does in a test of distributed training; in a file of its own, as each of them imports it."""
+"""What each of two processes does in a test of distributed training; a file of its own, as each of them imports it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 """Robust training: the penalty, its strength, and ways into a training loop."""
 
+from captum_lipschitz.training.adversarial import AdversarialTraining as AdversarialTraining
 from captum_lipschitz.training.attach import AttachedRegularizer as AttachedRegularizer
 from captum_lipschitz.training.attach import attach_regularizer as attach_regularizer
+from captum_lipschitz.training.attach import uncounted as uncounted
 from captum_lipschitz.training.estimators import expected_penalty as expected_penalty
 from captum_lipschitz.training.estimators import mean_penalty as mean_penalty
 from captum_lipschitz.training.module import RegularizedModule as RegularizedModule
@@ -20,6 +22,7 @@ from captum_lipschitz.training.strength import StrengthController as StrengthCon
 
 __all__ = [
     "AdaptiveStrength",
+    "AdversarialTraining",
     "AttachedRegularizer",
     "CosineRamp",
     "FixedStrength",
@@ -36,4 +39,5 @@ __all__ = [
     "expected_penalty",
     "lipschitz_penalty",
     "mean_penalty",
+    "uncounted",
 ]

@@ -1,4 +1,4 @@
-"""Every setting that people train in: the parameter gradients of plain eager float64, or an error that says what works."""
+"""Every setting that people train in: the gradients of plain eager float64, or an error that says what works."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_low_precision_errs_at_most_twice_as_much_as_without_the_penalty(
 
 @pytest.mark.parametrize("strength", [30.0, 300.0])
 def test_half_huber_in_bf16_errs_as_much_as_rounding_the_weights_does(strength: float) -> None:
-    """Its second derivative jumps: a unit that rounding moves across errs by all it has, in exact arithmetic as well."""
+    """Its second derivative jumps: a unit that rounding moves across errs by all it has, in float64 as well."""
     model = _cnn()
     rounded = copy.deepcopy(model)
     with torch.no_grad():
@@ -227,7 +227,7 @@ def test_layer_norm_and_batch_statistics_are_differentiated_through() -> None:
         moved = copy.deepcopy(model)
         with torch.no_grad():
             for p, d in zip(moved.parameters(), direction, strict=True):
-                p += step * d
+                p.add_(d, alpha=step)
         inputs, labels = _batch()
         regularizer = _regularizer()
         logits, penalty = RegularizedModule(moved, regularizer)(inputs, labels)
@@ -323,8 +323,8 @@ def test_compiling_from_outside_is_refused_by_name() -> None:
             pytest.raises(UnsupportedTrainingError, match=r"compile itself.*module\.compile\(\)"),
         ):
             torch.compile(step, backend="aot_eager")(_cnn().double(), leaf)
+    module = torch.compile(RegularizedModule(_cnn().double(), regularizer), backend="aot_eager")
     with _fresh_compiler(), pytest.raises(UnsupportedTrainingError, match=r"compile itself.*module\.compile\(\)"):
-        module = torch.compile(RegularizedModule(_cnn().double(), regularizer), backend="aot_eager")
         module(inputs, labels)
     with _fresh_compiler():
         logits = torch.compile(_cnn().double(), backend="aot_eager")(leaf)

@@ -1,6 +1,7 @@
 """Fine-tunes the paper's plainly trained CIFAR-10 network into a robust one, and measures it before and after.
 
     python benchmarks/finetuning.py FOLDER --output finetuning.json --weights finetuned.safetensors
+    python benchmarks/finetuning.py FOLDER --measure-only --effort thorough --weights finetuned.safetensors
 
 FOLDER holds ``cifar10_subset.npz``, ``cifar10_jpeg.tar.xz`` and ``authors-cifar10/``. Trains on the JPEG images, all
 50,000 drawn without repetition, augmented as published, with the exact penalty at every step; re-estimates BatchNorm's
@@ -17,6 +18,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,7 +27,7 @@ import torch
 from networks import load
 from PIL import Image
 from records import machine
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -33,16 +35,19 @@ from tqdm.auto import tqdm
 from captum_lipschitz import (
     AdaptiveStrength,
     AraResult,
+    HalfHuberReLU,
     LipschitzRegularizer,
     MinimumNormAttack,
     accuracy_robustness_area,
     compare,
+    replace_activations,
 )
 from captum_lipschitz.training.finetuning import HalfHuberSchedule
 from captum_lipschitz.training.recalibration import recalibrate_batch_norm
 
 ALL_TEST_IMAGES = 1017
 RECALIBRATED_ON = 2048
+FINAL_DELTA = 0.5
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PADDING, SIDE = 4, 32
 
@@ -61,18 +66,22 @@ def main() -> None:
         pairs = zip(chosen.images.split(64), chosen.labels.split(64), strict=True)
         result = accuracy_robustness_area(chosen.model, list(pairs), attack=attack, show_progress=True)
         document[name] = {"accuracy": _accuracy(chosen.model, every.images, every.labels), **result.to_dict()}
-        arguments.output.write_text(json.dumps(document, indent=1), encoding="utf-8")
+        _save(document, arguments.output)
         return result
 
-    with np.load(arguments.folder / "cifar10_subset.npz") as arrays:
-        exact = torch.from_numpy(arrays["train_images"][:RECALIBRATED_ON]) / 255
     before = measure("before")
-    document["training"] = _fine_tune(chosen.model, _jpeg_training_images(arguments.folder), exact, arguments)
-    if arguments.weights:
-        save_file(chosen.model.state_dict(), arguments.weights)
+    if arguments.measure_only:
+        if not arguments.keep_relu:
+            replace_activations(chosen.model, partial(HalfHuberReLU, FINAL_DELTA))
+        chosen.model.load_state_dict(load_file(arguments.weights))
+    else:
+        data, exact = _jpeg_training_images(arguments.folder), _exact_training_images(arguments.folder)
+        document["training"] = _fine_tune(chosen.model, data, exact, arguments)
+        if arguments.weights:
+            save_file(chosen.model.state_dict(), arguments.weights)
     after = measure("after")
     document["ratio"] = compare(after, before).to_dict()
-    arguments.output.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    _save(document, arguments.output)
     print(_table(document, before, after))
 
 
@@ -94,12 +103,23 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--effort", choices=["fast", "standard", "thorough"], default="standard")
     parser.add_argument("--output", type=Path, default=Path("finetuning.json"))
     parser.add_argument("--weights", type=Path, help="a safetensors file to write the network to")
-    return parser.parse_args()
+    parser.add_argument("--measure-only", action="store_true", help="of a network that --weights holds already")
+    arguments = parser.parse_args()
+    if arguments.measure_only and arguments.weights is None:
+        parser.error("--measure-only: expected --weights")
+    return arguments
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     places = ("folder", "output", "weights")
     return {name: value for name, value in vars(arguments).items() if name not in places}
+
+
+def _save(document: dict[str, Any], path: Path) -> None:
+    """Write JSON, whole or not at all."""
+    draft = path.with_name(path.name + ".part")
+    draft.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    draft.replace(path)
 
 
 @dataclass(frozen=True)
@@ -108,6 +128,11 @@ class Images:
 
     images: Tensor
     labels: Tensor
+
+
+def _exact_training_images(folder: Path) -> Tensor:
+    with np.load(folder / "cifar10_subset.npz") as arrays:
+        return torch.from_numpy(arrays["train_images"][:RECALIBRATED_ON]) / 255
 
 
 def _jpeg_training_images(folder: Path) -> Images:
@@ -132,7 +157,7 @@ def _fine_tune(model: nn.Module, data: Images, exact: Tensor, arguments: argpars
     started = time.perf_counter()
     draws = torch.Generator().manual_seed(arguments.seed)
     rounding = max(1, int(arguments.rounding * arguments.steps))
-    schedule = None if arguments.keep_relu else HalfHuberSchedule(model, steps=rounding)
+    schedule = None if arguments.keep_relu else HalfHuberSchedule(model, steps=rounding, final_delta=FINAL_DELTA)
     strength = AdaptiveStrength(
         target_loss=arguments.target_loss, initial=arguments.initial, gain=arguments.gain, fall=1.0
     )
@@ -208,12 +233,17 @@ def _table(document: dict[str, Any], before: AraResult, after: AraResult) -> str
         area = f"{result.area:.3g} [{result.interval[0]:.3g}, {result.interval[1]:.3g}]"
         accuracy = f"{document[name]['accuracy']:.3f} | {result.clean_accuracy:.3f}"
         lines.append(f"| {name} | {accuracy} | {area} | {ratio} | {result.not_found} |")
-    training = document["training"]
-    lines.append(
-        f"Training: {training['seconds']:.0f} s, final strength {training['strength']:.4g}; in the last tenth cross "
-        f"entropy {training['loss']:.3f}, penalty {training['penalty']:.3g}. {document['machine']}."
-    )
+    if training := document.get("training"):
+        lines.append(_training_line(training))
+    lines.append(f"Machine: {document['machine']}.")
     return "\n".join(lines)
+
+
+def _training_line(training: dict[str, float]) -> str:
+    return (
+        f"Training: {training['seconds']:.0f} s, final strength {training['strength']:.4g}; in the last tenth cross "
+        f"entropy {training['loss']:.3f}, penalty {training['penalty']:.3g}."
+    )
 
 
 if __name__ == "__main__":

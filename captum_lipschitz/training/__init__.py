@@ -6,12 +6,14 @@ from captum_lipschitz.training.attach import attach_regularizer as attach_regula
 from captum_lipschitz.training.attach import uncounted as uncounted
 from captum_lipschitz.training.estimators import expected_penalty as expected_penalty
 from captum_lipschitz.training.estimators import mean_penalty as mean_penalty
+from captum_lipschitz.training.finetuning import HalfHuberSchedule as HalfHuberSchedule
 from captum_lipschitz.training.module import RegularizedModule as RegularizedModule
 from captum_lipschitz.training.module import RegularizedOutput as RegularizedOutput
 from captum_lipschitz.training.penalty import PenaltyDraws as PenaltyDraws
 from captum_lipschitz.training.penalty import Positions as Positions
 from captum_lipschitz.training.penalty import draw as draw
 from captum_lipschitz.training.penalty import lipschitz_penalty as lipschitz_penalty
+from captum_lipschitz.training.recalibration import recalibrate_batch_norm as recalibrate_batch_norm
 from captum_lipschitz.training.regularizer import LipschitzRegularizer as LipschitzRegularizer
 from captum_lipschitz.training.regularizer import RegularizerOutput as RegularizerOutput
 from captum_lipschitz.training.strength import AdaptiveStrength as AdaptiveStrength
@@ -26,6 +28,7 @@ __all__ = [
     "AttachedRegularizer",
     "CosineRamp",
     "FixedStrength",
+    "HalfHuberSchedule",
     "LinearRamp",
     "LipschitzRegularizer",
     "PenaltyDraws",
@@ -39,5 +42,6 @@ __all__ = [
     "expected_penalty",
     "lipschitz_penalty",
     "mean_penalty",
+    "recalibrate_batch_norm",
     "uncounted",
 ]

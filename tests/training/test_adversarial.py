@@ -27,6 +27,7 @@ from captum_lipschitz import (
     MinimumNormAttack,
     PaperAttack,
     Reaches,
+    RegularizedModule,
     attach_regularizer,
 )
 from captum_lipschitz.attacks import Attack

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import CheckpointError, checkpoint
 from torchvision.models import VisionTransformer
 
 from captum_lipschitz import HalfHuberReLU, LipschitzRegularizer, RegularizedModule, attach_regularizer
@@ -207,6 +207,28 @@ class Checkpointed(nn.Module):
 def test_checkpointed_activations() -> None:
     model = Checkpointed(_cnn().double(), use_reentrant=False)
     assert _error(_regularised(model), _reference(_cnn())) < 1e-12
+
+
+class _Again(nn.Module):
+    """A layer whose activations are computed again in the backward pass."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        output: Tensor = checkpoint(self.layer, inputs, use_reentrant=False)
+        return output
+
+
+def test_checkpointed_attention_needs_its_mathematical_form_in_the_backward_pass_too() -> None:
+    model = _vit().double()
+    for name, layer in list(model.encoder.layers.named_children()):
+        model.encoder.layers.set_submodule(name, _Again(layer))
+    with sdpa_kernel(SDPBackend.MATH):
+        assert _error(_regularised(copy.deepcopy(model)), _reference(_vit())) < 1e-12
+    with pytest.raises(CheckpointError):  # torch's own: never a wrong gradient
+        _regularised(model)
 
 
 def test_reentrant_checkpointing_is_refused_by_name() -> None:

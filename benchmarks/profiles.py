@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 _STEPS = 3
 _KERNELS = 14
+
+
+class Products(TorchDispatchMode):
+    """Counts the floating-point operations of convolutions, matrix products and attention, outside compiled code.
+
+    torch's ``FlopCounterMode`` follows modules as well, and fails where a gradient of a leaf is asked for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = 0
+
+    def __torch_dispatch__(
+        self, func: Any, _: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        answer = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func.overloadpacket)
+        if count is not None:
+            self.flops += int(count(*args, **(kwargs or {}), out_val=answer))
+        return answer
 
 
 def profiles(steps: Mapping[str, Callable[[], object]], *, cuda: bool) -> Iterator[str]:
@@ -20,14 +42,13 @@ def profiles(steps: Mapping[str, Callable[[], object]], *, cuda: bool) -> Iterat
     """
     first = 0
     for name, step in steps.items():
-        with FlopCounterMode(display=False) as counter:
+        with Products() as counted:
             step()
-        first = first or counter.get_total_flops()
-        flops = counter.get_total_flops()
-        # The counter sees convolutions, matrix products and attention, and nothing inside compiled code.
-        if flops:
-            yield f"\n{name}: {flops / 1e9:.1f} GFLOP in products, {flops / first:.2f} of the first step's\n"
-        yield _kernels(step, cuda=cuda)
+        first = first or counted.flops
+        products = (
+            f": {counted.flops / 1e9:.1f} GFLOP in products, {counted.flops / first:.2f} of plain" if first else ""
+        )
+        yield f"\n{name}{products}\n\n{_kernels(step, cuda=cuda)}"
 
 
 def _kernels(step: Callable[[], object], *, cuda: bool) -> str:

@@ -100,7 +100,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, default=256, metavar="N", help="test images that are attacked")
     parser.add_argument("--first", type=int, default=0, metavar="INDEX", help="of these")
-    parser.add_argument("--effort", choices=["fast", "standard", "thorough"], default="standard")
+    parser.add_argument("--effort", choices=["fast", "standard", "thorough"], default="fast")
     parser.add_argument("--output", type=Path, default=Path("finetuning.json"))
     parser.add_argument("--weights", type=Path, help="a safetensors file to write the network to")
     parser.add_argument("--measure-only", action="store_true", help="of a network that --weights holds already")

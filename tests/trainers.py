@@ -13,6 +13,7 @@ from torch.distributed.checkpoint.state_dict import get_model_state_dict
 from torch.distributed.fsdp import fully_shard
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.optimizer import _global_optimizer_pre_hooks
 
 from captum_lipschitz import HalfHuberReLU, LipschitzRegularizer, RegularizedModule, attach_regularizer
 from captum_lipschitz.errors import CaptumLipschitzError
@@ -210,6 +211,43 @@ class Process:
         module = fully_shard(RegularizedModule(network(), self.regularizer()))
         return list(get_model_state_dict(module)) == list(network().state_dict())
 
+    def sharded_training(self, **settings: Any) -> list[str]:
+        """An optimiser's steps on sharded parameters, ended by hand; the warnings that they bring."""
+        regularizer = self.regularizer(every=2, accumulation_steps=None)
+        module = fully_shard(RegularizedModule(network(), regularizer), **settings)
+        optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(4):
+                inputs, labels, _ = batch(self.rows)
+                logits, penalty = module(inputs, labels)
+                output = regularizer.combine(penalty, task_loss=F.cross_entropy(logits, labels))
+                optimizer.zero_grad()
+                output.loss.backward()
+                optimizer.step()
+                regularizer.step()
+        texts = [str(warning.message) for warning in caught]
+        return [text for text in texts if "LipschitzRegularizer" in text] + ["hook"] * len(_global_optimizer_pre_hooks)
+
+    def reused(self) -> None:
+        """A regularizer that went on from a model trained rightly to one without any exchange."""
+        regularizer = self.regularizer()
+        self.train(DistributedDataParallel(RegularizedModule(network(), regularizer)), regularizer)
+        model = network()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(5):
+            inputs, labels, _ = batch(self.rows)
+            logits, penalty = RegularizedModule(model, regularizer)(inputs, labels)
+            optimizer.zero_grad()
+            regularizer.combine(penalty, task_loss=F.cross_entropy(logits, labels)).loss.backward()
+            optimizer.step()
+
+    def resolutions(self) -> float:
+        """The factor of 16 features where the first process began with 8 and the other with 16."""
+        regularizer = self.regularizer()
+        regularizer.resolution_factor(torch.zeros(2, 8 * (1 + distributed.get_rank())))
+        return regularizer.resolution_factor(torch.zeros(2, 16))
+
     def generators(self) -> bool:
         """Whether the processes draw differently."""
         own = torch.rand(3, generator=LipschitzRegularizer(strength=1.0).generator)
@@ -236,6 +274,7 @@ CASES: dict[str, Callable[[Process], Any]] = {
     "inside": lambda process: process.inside(),
     "inside, static_graph": lambda process: process.inside(static_graph=True),
     "inside, find_unused_parameters": lambda process: process.inside(find_unused_parameters=True),
+    "inside, gradient_as_bucket_view": lambda process: process.inside(gradient_as_bucket_view=True),
     "inside, every": lambda process: process.inside(every=2),
     "inside, every, static_graph": lambda process: process.inside(every=2, static_graph=True),
     "inside, no_sync": lambda process: process.accumulated(),
@@ -254,6 +293,10 @@ CASES: dict[str, Callable[[Process], Any]] = {
     "sharded, outside": lambda process: process.sharded_outside(),
     "sharded layers, compiled": lambda process: process.sharded_layers_compiled(),
     "sharded, names": lambda process: process.sharded_names(),
+    "sharded, trained": lambda process: process.sharded_training(),
+    "sharded, trained and freed": lambda process: process.sharded_training(reshard_after_forward=True),
+    "reused": lambda process: process.reused(),
+    "resolutions": lambda process: process.resolutions(),
     "generators": lambda process: process.generators(),
     "group of one": lambda process: process.group_of_one(),
 }

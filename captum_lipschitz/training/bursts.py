@@ -17,6 +17,7 @@ from captum_lipschitz.errors import CaptumLipschitzWarning
 
 _ALIKE = 1e-3  # relative difference of two gradient norms that only clipping brings about
 _COMPARED = 3  # steps with a penalty
+_OTHERS = 100  # steps of other optimisers, after which it is not looked for any more
 
 
 class BurstWatch:
@@ -37,6 +38,7 @@ class BurstWatch:
         self._trained: set[int] = set()
         self._norms: list[Tensor] = []
         self._due = False
+        self._others = 0
         self._hook: RemovableHandle | None = None
 
     def __reduce__(self) -> tuple[type[BurstWatch], tuple[int]]:
@@ -70,6 +72,9 @@ class BurstWatch:
             return
         stepped = [p for group in optimizer.param_groups for p in group["params"]]
         if not any(id(parameter) in self._trained for parameter in stepped):
+            self._others += 1
+            if self._others == _OTHERS:
+                self._end(None)
             return
         if _is_adaptive(optimizer):
             self._end(f"{type(optimizer).__name__} divides by a running size of the gradient")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,9 +12,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.training.compiled import CompiledPenalty
 from captum_lipschitz.training.graph import refuse_to_be_compiled
-from captum_lipschitz.training.penalty import PenaltyDraws, Positions
+from captum_lipschitz.training.penalty import PenaltyDraws, Positions, to_device
 from captum_lipschitz.training.regularizer import LipschitzRegularizer
-from captum_lipschitz.training.sharded import parameters_kept
+from captum_lipschitz.training.sharded import parameters_kept, trained_parameters
 
 _INNER = "model."
 
@@ -40,15 +40,18 @@ class RegularizedModule(nn.Module):
 
     also with ``static_graph`` and ``find_unused_parameters``, or ``fully_shard`` on this module and, if wanted, on
     layers of the model before. For compiled training call ``module.compile()``, before it is wrapped. ``state_dict``,
-    ``load_state_dict``, ``named_parameters`` and attributes are the model's own, so checkpoints do not change. Fused
-    attention, which has no second derivative, is replaced by its mathematical form while a penalty is formed.
+    ``load_state_dict`` and attributes are the model's own, also where this module is part of another, so the model's
+    checkpoints do not change; ``named_parameters`` too, of this module itself. Fused attention, which has no second
+    derivative, is replaced by its mathematical form while a penalty is formed; where activation checkpointing computes
+    it again in the backward pass, call ``backward`` under ``sdpa_kernel(SDPBackend.MATH)``.
 
     Args:
         model: takes inputs (N, ...) as its first argument and returns logits (N, C).
         regularizer: forms the penalty, and afterwards the loss: ``regularizer.combine(penalty, task_loss=...)``.
         sub_batch: share of each batch, in (0, 1], that the penalty is formed on: a random part, for less cost.
             Parts pass through the model one after the other, so the penalty is unbiased where images do not touch each
-            other; BatchNorm in train mode normalises each part by itself, and moves its averages twice.
+            other; BatchNorm in train mode normalises each part by itself, and moves its averages twice. It takes no
+            single image, so where a part would be one the whole batch is penalised.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.LayerNorm(16), torch.nn.Linear(16, 3))
@@ -115,7 +118,7 @@ class RegularizedModule(nn.Module):
         if labels is None:
             raise InvalidInputError("labels: expected the batch's labels, which the penalty needs, got None")
         if self.regularizer.wants_parameters():
-            self.regularizer.observe([p for p in self.model.parameters() if p.requires_grad])
+            self.regularizer.observe(trained_parameters(self))
         if self.sub_batch == 1:
             return self._penalised(inputs, labels, draws, *arguments, **keywords)
         return self._partly_penalised(inputs, labels, draws, *arguments, **keywords)
@@ -136,7 +139,15 @@ class RegularizedModule(nn.Module):
                 step: the compiled gradient differs.
         """
         self._compiled = CompiledPenalty(self, _form, verify=verify, options=options)
-        self._plain = torch.compile(self.model, **options)
+        # Not by setattr, which would make it one more submodule, with the model's parameters a second time.
+        self.__dict__["_plain"] = torch.compile(self.model, **options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_compiled": None, "_plain": None}  # a copy is not compiled
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *arguments: Any, **keywords: Any) -> Any:
+        """Load the model's state, by the model's own names."""
+        return self.model.load_state_dict(state_dict, *arguments, **keywords)
 
     def _penalised(
         self,
@@ -164,14 +175,24 @@ class RegularizedModule(nn.Module):
     ) -> RegularizedOutput:
         if arguments or keywords:
             raise InvalidInputError("sub_batch: expected a model that takes nothing but inputs, got further arguments")
-        count = min(len(inputs), max(1, round(self.sub_batch * len(inputs))))
+        count = max(1, round(self.sub_batch * len(inputs)))
+        if count >= len(inputs) or (1 in (count, len(inputs) - count) and self._takes_batch_statistics()):
+            return self._penalised(inputs, labels, draws)
         generator = self.regularizer.generator
-        order = torch.randperm(len(inputs), generator=generator, device=generator.device).to(inputs.device)
-        part = self._penalised(inputs[order[:count]], labels[order[:count]], draws)
-        if count == len(inputs):
-            return RegularizedOutput(part.logits[order.argsort()], part.penalty)
-        rest = self._unpenalised()(inputs[order[count:]])
+        before = generator.get_state()
+        try:
+            order = torch.randperm(len(inputs), generator=generator, device=generator.device)
+            order = to_device(order, inputs.device)
+            part = self._penalised(inputs[order[:count]], labels[order[:count]], draws)
+            rest = self._unpenalised()(inputs[order[count:]])
+        except BaseException:
+            generator.set_state(before)
+            raise
         return RegularizedOutput(torch.cat([part.logits, rest])[order.argsort()], part.penalty)
+
+    def _takes_batch_statistics(self) -> bool:
+        """Whether a single image may be refused, as BatchNorm in train mode does."""
+        return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training for layer in self.modules())  # noqa: SLF001
 
     def _unpenalised(self) -> Callable[..., Any]:
         return self.model if self._plain is None else self._plain  # not "or": a compiled module asks for its length
@@ -194,7 +215,9 @@ def _form(
     keywords: dict[str, Any],
 ) -> tuple[Tensor, Tensor]:
     """Logits and penalty of prepared inputs: the part that can be compiled."""
-    logits = module.model(leaf, *arguments, **keywords)
+    logits = module.model(
+        leaf.clone(), *arguments, **keywords
+    )  # a model may change its inputs in place; no leaf can be
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         raise InvalidTypeError(f"model: expected logits of shape (N, C), got {getattr(logits, 'shape', logits)}")
     chosen = [one.of(logits.shape[1]) if isinstance(one, Positions) else one for one in draws]
@@ -210,13 +233,16 @@ def _renamed(named: Callable[..., Iterator[tuple[str, Any]]], prefix: str = "", 
 
 def _hide_prefix(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
     """Give the wrapped model's entries the names that they have without the wrapper."""
-    for names in (state, getattr(state, "_metadata", {})):
-        inner = prefix + _INNER
-        for key in [key for key in names if key.startswith(inner) or key + "." == inner]:
-            names[prefix + key[len(inner) :] if key.startswith(inner) else prefix.rstrip(".")] = names.pop(key)
+    inner = prefix + _INNER
+    entries = [(key[len(inner) :], state.pop(key)) for key in list(state) if key.startswith(inner)]
+    state.update((prefix + rest, value) for rest, value in entries)
+    versions = getattr(state, "_metadata", {})
+    for key in [key for key in versions if (key + ".").startswith(inner)]:
+        # Under both names: loaded into the wrapper within another module, torch looks for the longer one.
+        versions[(prefix + key[len(inner) :]).rstrip(".")] = versions[key]
 
 
 def _add_prefix(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
     """Undo ``_hide_prefix`` on the copy of the state that is being loaded."""
-    for key in [key for key in state if key.startswith(prefix)]:
-        state[prefix + _INNER + key[len(prefix) :]] = state.pop(key)
+    entries = [(key[len(prefix) :], state.pop(key)) for key in list(state) if key.startswith(prefix)]
+    state.update((prefix + _INNER + rest, value) for rest, value in entries)

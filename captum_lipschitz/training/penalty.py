@@ -63,9 +63,13 @@ def draw_positions(
     source = generator.device if generator is not None else torch.device("cpu")
     positions = torch.rand(num_images, generator=generator, device=source)
     tandem = torch.rand(num_images, generator=generator, device=source) < tandem_probability
+    return Positions(to_device(positions, device), to_device(tandem, device))
+
+
+def to_device(drawn: Tensor, device: torch.device | str) -> Tensor:
+    """Random numbers where they are wanted, without waiting for that device."""
     # CUDA takes a copy of what it is sent before it returns, so that nothing has to wait; other devices may not.
-    at_once = torch.device(device).type == "cuda"
-    return Positions(positions.to(device, non_blocking=at_once), tandem.to(device, non_blocking=at_once))
+    return drawn.to(device, non_blocking=torch.device(device).type == "cuda")
 
 
 def draw(

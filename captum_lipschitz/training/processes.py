@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 
 import torch
@@ -39,7 +40,7 @@ class ProcessWatch:
 
     def __init__(self, group: distributed.ProcessGroup | None = None) -> None:
         self.group = group
-        self._parameters: list[Tensor] | None = None
+        self._parameters: list[weakref.ref[Tensor]] = []
         self._apart: Tensor | None = None
         self._steps = 0
 
@@ -50,14 +51,26 @@ class ProcessWatch:
         return ProcessWatch(self.group)
 
     def wants_parameters(self) -> bool:
-        """Whether it has not been told yet which parameters to watch, and there is a reason to."""
-        return self._parameters is None and number_of_processes(self.group) > 1
+        """Whether there is anything to watch."""
+        return number_of_processes(self.group) > 1
 
     def watch(self, parameters: Iterable[Tensor]) -> None:
-        """Watch some of these parameters, the same in each process."""
+        """Watch some of these parameters, the same in each process; others than before are watched anew."""
         whole = [p for p in parameters if p.requires_grad and not hasattr(p, "placements")]
-        self._parameters = whole[:: max(1, len(whole) // _WATCHED)]
-        self._apart, self._steps = None, 0
+        chosen = whole[:: -(-len(whole) // _WATCHED) or 1]
+        watched = [reference() for reference in self._parameters]
+        if len(chosen) != len(watched) or any(a is not b for a, b in zip(chosen, watched, strict=True)):
+            self._parameters = [weakref.ref(parameter) for parameter in chosen]
+            self._apart, self._steps = None, 0
+
+    def first(self, value: int, device: torch.device) -> int:
+        """The first process's value, in all of them, which must call together. Waits for the device."""
+        if number_of_processes(self.group) == 1:
+            return value
+        own = torch.tensor([value], device=device)
+        everyone = [torch.empty_like(own) for _ in range(number_of_processes(self.group))]
+        distributed.all_gather(everyone, own, group=self.group)
+        return int(everyone[0])
 
     def mean(self, loss: Tensor) -> Tensor:
         """One optimiser step's loss, a scalar, in the mean over the processes, all of which must call.
@@ -76,8 +89,10 @@ class ProcessWatch:
 
     def _fingerprint(self, device: torch.device) -> Tensor:
         total = torch.zeros((), dtype=torch.float64, device=device)
-        for parameter in self._parameters or ():
-            total += parameter.detach().flatten()[:_ENTRIES].double().sum().to(device)
+        for reference in self._parameters:
+            parameter = reference()
+            if parameter is not None:
+                total += parameter.detach().flatten()[:_ENTRIES].double().sum().to(device)
         return total
 
     def _compare(self, prints: Tensor) -> None:
@@ -89,6 +104,6 @@ class ProcessWatch:
             raise UnsupportedTrainingError(
                 "the processes' parameters differ: gradients were not exchanged. Form the loss inside the wrapped "
                 "module, DistributedDataParallel(RegularizedModule(model, regularizer)), run its forward pass (not "
-                "that of .module), and call backward once on the sum of task loss and penalty. If only some processes "
-                "train the same parameters, say process_group="
+                "that of .module), and call backward once on the sum of task loss and penalty. If not all processes "
+                "train the same parameters (parts of a model, local SGD), say process_group= of those that do"
             )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
+from captum_lipschitz.errors import CaptumLipschitzWarning, InvalidInputError, InvalidTypeError
 from captum_lipschitz.training.bursts import BurstWatch
 from captum_lipschitz.training.estimators import expected_penalty, mean_penalty
 from captum_lipschitz.training.graph import parameters, refuse_to_be_compiled
@@ -16,6 +17,7 @@ from captum_lipschitz.training.penalty import PenaltyDraws, Positions, draw_posi
 from captum_lipschitz.training.processes import ProcessWatch, process_rank
 from captum_lipschitz.training.strength import FixedStrength, StrengthController
 
+_FORGOTTEN = 1000  # micro-batches that no optimiser step is made of
 _SEED_MASK = 0x5A17_C0DE_2019  # keeps the default generator's stream apart from the one that seeded the weights
 
 
@@ -111,7 +113,8 @@ class LipschitzRegularizer:
         seed = (torch.initial_seed() ^ _SEED_MASK) + process_rank()
         self.generator = generator or torch.Generator().manual_seed(seed)
         self._steps = 0
-        self._losses: list[Tensor] = []  # of the micro-batches of a step that is not complete yet
+        self._loss: Tensor | None = None  # summed over the micro-batches of a step that is not complete yet
+        self._micro_batches = 0
         self._features: int | None = None  # of an image of the first batch
         self._watch = ProcessWatch(process_group)
         self._bursts = BurstWatch(every)
@@ -190,7 +193,7 @@ class LipschitzRegularizer:
         """What these inputs' penalty is multiplied by; the first inputs ever seen set the scale, with 1."""
         features = inputs[0].numel()
         if self._features is None:
-            self._features = features
+            self._features = self._watch.first(features, inputs.device)
         return float((features / self._features) ** self.power)
 
     def wants_parameters(self) -> bool:
@@ -218,17 +221,15 @@ class LipschitzRegularizer:
         _check_task_loss(task_loss)
         if not isinstance(penalty, Tensor) or penalty.numel() != 1:
             raise InvalidTypeError(f"penalty: expected a scalar tensor, got {penalty!r}")
-        due = self.due
+        due = self.due or penalty.requires_grad  # formed when it was due, before another batch ended the step
         if self.accumulation_steps == 1:
             strength = self.controller.update(self._watch.mean(task_loss.detach()))
             self._advance()
         else:
             strength = self.controller.upcoming(task_loss.device)
-            self._losses.append(task_loss.detach())
-            if len(self._losses) == self.accumulation_steps:
-                self.step()
+            self._gather(task_loss.detach())
         strength = strength.to(torch.promote_types(task_loss.dtype, torch.float32))
-        loss = task_loss + (self.every * strength * penalty).to(task_loss.dtype) if due else task_loss
+        loss = task_loss + self.every * strength * penalty if due else task_loss
         return RegularizerOutput(penalty, strength, loss)
 
     def step(self) -> None:
@@ -238,10 +239,23 @@ class LipschitzRegularizer:
         epoch, and always with ``accumulation_steps=None``. In several processes all of them must. Without a micro-batch
         since the last step nothing happens.
         """
-        if self._losses:
-            self.controller.update(self._watch.mean(torch.stack(self._losses).mean()))
-            self._losses = []
+        if self._loss is not None:
+            self.controller.update(self._watch.mean(self._loss / self._micro_batches))
+            self._loss, self._micro_batches = None, 0
             self._advance()
+
+    def _gather(self, task_loss: Tensor) -> None:
+        self._loss = task_loss if self._loss is None else self._loss + task_loss
+        self._micro_batches += 1
+        if self._micro_batches == self.accumulation_steps:
+            self.step()
+        elif self.accumulation_steps is None and self._micro_batches == _FORGOTTEN:
+            warnings.warn(
+                f"LipschitzRegularizer(accumulation_steps=None): {_FORGOTTEN} micro-batches without a call of step(), "
+                "so the strength stands still and every= skips nothing; call regularizer.step() after optimizer.step()",
+                CaptumLipschitzWarning,
+                stacklevel=4,
+            )
 
     def _advance(self) -> None:
         self._bursts.next_step(due=self.due)
@@ -270,11 +284,18 @@ class LipschitzRegularizer:
         missing = {"controller", "generator", "steps"} - set(state)
         if missing:
             raise InvalidInputError(f"state: expected a LipschitzRegularizer's state_dict, missing {sorted(missing)}")
-        self.controller.load_state_dict(state["controller"])
+        if not isinstance(state["generator"], Tensor) or not isinstance(state["steps"], int):
+            raise InvalidInputError("state: expected a generator's state, a tensor, and a whole number of steps")
+        before = self.generator.get_state()
         self.generator.set_state(state["generator"].cpu())
-        self._steps = int(state["steps"])
+        try:
+            self.controller.load_state_dict(state["controller"])
+        except BaseException:
+            self.generator.set_state(before)
+            raise
+        self._steps = state["steps"]
         self._features = state.get("features")
-        self._losses = []
+        self._loss, self._micro_batches = None, 0
 
 
 def _check_task_loss(task_loss: object) -> None:

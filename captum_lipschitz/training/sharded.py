@@ -31,6 +31,13 @@ def parameters_kept(module: nn.Module) -> Iterator[None]:
             group.reduce_grads, group.reshard_after_backward = reduces, reshards
 
 
+def trained_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that an optimiser steps: under ``fully_shard`` the shards, also where they are gathered now."""
+    groups = [group for layer in module.modules() for group in _parameter_groups(layer)]
+    shards = [parameter.sharded_param for group in groups for parameter in group.fsdp_params]
+    return [parameter for parameter in shards or module.parameters() if parameter.requires_grad]
+
+
 def is_sharded(module: nn.Module) -> bool:
     """Whether ``fully_shard`` was applied to this very module."""
     return hasattr(module, "_get_fsdp_state")

@@ -79,7 +79,7 @@ def test_its_names_are_the_wrapped_models() -> None:
     assert dict(module.named_parameters(prefix="a")).keys() == dict(model.named_parameters(prefix="a")).keys()
     outer, plain = nn.ModuleDict({"net": module}), nn.ModuleDict({"net": model})
     assert list(outer.state_dict()) == list(plain.state_dict())
-    assert outer.state_dict()._metadata.keys() == plain.state_dict()._metadata.keys()
+    assert outer.state_dict()._metadata.keys() > plain.state_dict()._metadata.keys()
     for name, value in model.state_dict().items():
         assert torch.equal(module.state_dict()[name], value)
     other = RegularizedModule(build_convolutional(2), _regularizer())
@@ -94,6 +94,84 @@ def test_its_names_are_the_wrapped_models() -> None:
         other.load_state_dict({**model.state_dict(), "extra": torch.zeros(1)})
     with pytest.raises(RuntimeError, match="Missing key"):
         other.load_state_dict({})
+
+
+class _Versioned(nn.Module):
+    """Its first version's weights were half as large."""
+
+    _version = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def _load_from_state_dict(self, state: Any, prefix: str, metadata: Any, *rest: Any) -> None:
+        if metadata.get("version", 1) < 2:
+            state[prefix + "weight"] = 2 * state[prefix + "weight"]
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+def test_versions_of_saved_modules_are_kept() -> None:
+    plain = nn.Sequential(_Versioned())
+    wrapped = RegularizedModule(nn.Sequential(_Versioned()), _regularizer())
+    outer = nn.ModuleDict({"net": RegularizedModule(nn.Sequential(_Versioned()), _regularizer())})
+    for source, target in ((plain, wrapped), (wrapped, plain), (wrapped, wrapped), (outer, outer)):
+        target.load_state_dict(source.state_dict())
+        assert all(bool((p == 1).all()) for p in target.parameters())
+    nn.ModuleDict({"net": plain}).load_state_dict(outer.state_dict())
+    assert bool((plain[0].weight == 1).all())
+
+
+def test_entries_whose_names_collide_are_kept_apart() -> None:
+    inner = nn.Linear(3, 2)
+    inner.model = nn.Linear(2, 2)  # "weight" and "model.weight"
+    module = RegularizedModule(inner, _regularizer())
+    assert set(module.state_dict()) == {"weight", "bias", "model.weight", "model.bias"}
+    outer = nn.ModuleDict({"net": module})
+    state = {name: torch.full_like(value, i) for i, (name, value) in enumerate(outer.state_dict().items())}
+    outer.load_state_dict(state)
+    assert all(torch.equal(outer.state_dict()[name], value) for name, value in state.items())
+
+
+def test_compiling_changes_no_names_and_copies_are_not_compiled() -> None:
+    module = RegularizedModule(build_convolutional(1), _regularizer())
+    before = list(module.state_dict())
+    module.compile(backend="aot_eager")
+    assert list(module.state_dict()) == before
+    assert [name for name, _ in module.named_children()] == ["model"]
+    module.load_state_dict(build_convolutional(2).state_dict())
+    for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):  # noqa: S301 (our own)
+        assert twin._compiled is None
+        assert list(twin.state_dict()) == before
+
+
+def test_a_model_may_change_its_inputs_in_place() -> None:
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = build_convolutional(1).eval()
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            output: Tensor = self.inner(inputs.sub_(0.5))
+            return output
+
+    inputs, labels = build_batch(0, 6)
+    one, other = (_regularizer() for _ in range(2))
+    changing, plain = RegularizedModule(InPlace().eval(), one), RegularizedModule(build_convolutional(1), other)
+    changing.training = plain.training = True
+    found, expected = changing(inputs.clone(), labels), plain(inputs - 0.5, labels)
+    torch.testing.assert_close(found.penalty, expected.penalty)
+
+
+def test_a_penalty_formed_in_time_counts_also_when_the_step_has_ended() -> None:
+    regularizer = _regularizer(every=2)
+    module = RegularizedModule(build_convolutional(1).train(), regularizer)
+    views = [module(*build_batch(seed, 6)) for seed in range(2)]
+    loss = torch.ones((), dtype=torch.float64)
+    for view in views:
+        assert view.penalty > 0
+        output = regularizer.combine(view.penalty, task_loss=loss)
+        torch.testing.assert_close(output.loss, loss + 2 * 3 * view.penalty)
 
 
 def test_a_model_with_a_part_called_model_keeps_its_names() -> None:
@@ -177,6 +255,24 @@ def test_sub_batches_are_unbiased_where_images_do_not_touch() -> None:
     seen = torch.stack([part(inputs, labels).penalty.detach() for _ in range(60)])
     assert all(torch.isclose(value, each, rtol=1e-9).any() for value in seen)
     assert all(torch.isclose(value, seen, rtol=1e-9).any() for value in each)  # each image gets its turn
+
+
+@pytest.mark.parametrize(("count", "share"), [(3, 0.5), (2, 0.5), (8, 0.1), (5, 0.9)])
+def test_no_part_of_a_batch_is_too_small_for_batch_statistics(count: int, share: float) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(50, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)).double()
+    module = RegularizedModule(model, _regularizer(), sub_batch=share)
+    inputs, labels = build_batch(0, count)
+    assert module(inputs, labels).penalty > 0
+
+
+def test_a_refused_sub_batch_draws_nothing() -> None:
+    regularizer = _regularizer()
+    module = RegularizedModule(build_convolutional(1).train(), regularizer, sub_batch=0.5)
+    inputs, labels = build_batch(0, 6)
+    before = regularizer.generator.get_state()
+    with pytest.raises(InvalidInputError, match="labels: expected classes"):
+        module(inputs, labels + 4)
+    assert torch.equal(regularizer.generator.get_state(), before)
 
 
 def test_further_arguments_reach_the_model() -> None:

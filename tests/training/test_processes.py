@@ -17,6 +17,7 @@ EXACT = [
     "inside",
     "inside, static_graph",
     "inside, find_unused_parameters",
+    "inside, gradient_as_bucket_view",
     "inside, every",
     "inside, every, static_graph",
     "inside, no_sync",
@@ -32,6 +33,7 @@ REFUSED = {
     "through, static_graph": "UnsupportedTrainingError: logits: the logits come out of DistributedDataParallel(static",
     "module": "UnsupportedTrainingError: the processes' parameters differ: gradients were not exchanged",
     "two backwards": "UnsupportedTrainingError: the processes' parameters differ: gradients were not exchanged",
+    "reused": "UnsupportedTrainingError: the processes' parameters differ: gradients were not exchanged",
     "attached": "InvalidInputError: model: attach_regularizer does not support training in several processes",
     "sharded, outside": "UnsupportedTrainingError: logits: the logits come through fully_shard",
     "sharded layers, compiled": "UnsupportedTrainingError: compile: layers under fully_shard interrupt the graph",
@@ -69,8 +71,21 @@ def test_what_is_right_goes_on(answers: list[dict[str, Any]]) -> None:
         assert answer["sharded, names"] is True
 
 
+@pytest.mark.parametrize("case", ["sharded, trained", "sharded, trained and freed"])
+def test_sharded_parameters_are_trained_and_their_optimiser_is_seen(answers: list[dict[str, Any]], case: str) -> None:
+    for answer in answers:
+        (text,) = answer[case]  # one warning, and no hook left
+        assert "Adam divides by a running size of the gradient" in text
+
+
+def test_processes_agree_on_the_first_resolution(answers: list[dict[str, Any]]) -> None:
+    assert [answer["resolutions"] for answer in answers] == [4.0, 4.0]
+
+
 def test_every_case_is_looked_at(answers: list[dict[str, Any]]) -> None:
-    looked_at = {*EXACT, *REFUSED, "right", "group of one", "generators", "sharded, names"}
+    alone = {"right", "group of one", "generators", "resolutions"}
+    sharded = {"sharded, names", "sharded, trained", "sharded, trained and freed"}
+    looked_at = {*EXACT, *REFUSED, *alone, *sharded}
     assert looked_at == set(trainers.CASES) == set(answers[0])
 
 

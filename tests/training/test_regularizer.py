@@ -14,7 +14,7 @@ from strategies import build_batch, build_convolutional
 from torch.nn import functional as F
 
 from captum_lipschitz import AdaptiveStrength, LinearRamp, LipschitzRegularizer, RegularizerOutput, lipschitz_penalty
-from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
+from captum_lipschitz.errors import CaptumLipschitzWarning, InvalidInputError, InvalidTypeError
 from captum_lipschitz.training import PenaltyDraws, draw
 
 
@@ -175,6 +175,33 @@ def test_a_step_of_fewer_micro_batches_is_ended_by_hand() -> None:
     regularizer.step()
     assert _accumulated(regularizer, [build_batch(0, 4)] * 4) == [1.0, 1.0, 1.0, 2.0]
     assert regularizer.state_dict()["steps"] == 2
+
+
+def test_a_forgotten_step_is_warned_of_once() -> None:
+    regularizer = LipschitzRegularizer(strength=2.0, accumulation_steps=None)
+    loss, penalty = torch.ones(()), torch.zeros(())
+    for _ in range(999):
+        regularizer.combine(penalty, task_loss=loss)
+    with pytest.warns(CaptumLipschitzWarning, match=r"1000 micro-batches.*regularizer\.step\(\) after optimizer"):
+        regularizer.combine(penalty, task_loss=loss)
+    for _ in range(1001):
+        regularizer.combine(penalty, task_loss=loss)
+    regularizer.step()
+    assert regularizer.state_dict()["steps"] == 1
+
+
+def test_a_state_that_is_none_changes_nothing() -> None:
+    regularizer = LipschitzRegularizer(strength=AdaptiveStrength(target_loss=50.0))
+    _step(regularizer)
+    good, other = regularizer.state_dict(), LipschitzRegularizer(strength=AdaptiveStrength(target_loss=50.0))
+    before = other.state_dict()
+    for wrong in ({"generator": 3}, {"steps": "two"}, {"controller": {"integral": -1.0}}):
+        with pytest.raises(InvalidInputError, match="state: expected"):
+            other.load_state_dict({**good, **wrong})
+        after = other.state_dict()
+        assert after["controller"] == before["controller"]
+        assert after["steps"] == 0
+        assert torch.equal(after["generator"], before["generator"])
 
 
 def test_skipped_steps_are_whole_optimiser_steps() -> None:

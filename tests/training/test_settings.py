@@ -329,6 +329,61 @@ def test_a_compiled_custom_function_is_refused() -> None:
     assert _error(found, _reference(_cnn())) > 0.01
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_it_is_refused_in_low_precision_too(dtype: torch.dtype) -> None:
+    inputs, labels = torch.rand(16, 3, 64, 64), torch.arange(16) % 10
+    model = nn.Sequential(_cnn(_CustomHalfHuber)[:9], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
+    with _fresh_compiler(), torch.autocast("cpu", dtype=dtype):
+        module = RegularizedModule(model, _regularizer())
+        module.compile(backend="aot_eager")
+        with pytest.raises(UnsupportedTrainingError, match="gradient differs"):
+            module(inputs, labels)
+
+
+def test_what_has_no_gradient_yet_is_compared_later() -> None:
+    inputs, labels = _batch()
+    model = _cnn(_CustomHalfHuber).double()
+    nn.init.zeros_(model[-1].weight)  # as torchvision's transformers start
+    with _fresh_compiler():
+        module = RegularizedModule(model, _regularizer())
+        module.compile(backend="aot_eager")
+        assert module(inputs, labels).penalty == 0
+        nn.init.normal_(model[-1].weight, std=0.1)
+        with pytest.raises(UnsupportedTrainingError, match="gradient differs"):
+            module(inputs, labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_compiled_in_low_precision(dtype: torch.dtype) -> None:
+    inputs, labels = _batch(torch.float32)
+    penalties = []
+    with _fresh_compiler(), torch.autocast("cpu", dtype=dtype):
+        for compiled in (False, True):
+            module = RegularizedModule(_cnn(), _regularizer())
+            if compiled:
+                module.compile(backend="aot_eager")
+            penalties.append(module(inputs, labels).penalty)
+    torch.testing.assert_close(penalties[1], penalties[0], rtol=0.02, atol=0)
+
+
+class _Interrupted(nn.Module):
+    """A model that a compiler cannot see as one graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = _cnn()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        torch._dynamo.graph_break()
+        output: Tensor = self.inner(inputs)
+        return output
+
+
+def test_an_interrupted_graph_is_refused_by_name() -> None:
+    with _fresh_compiler(), pytest.raises(UnsupportedTrainingError, match="the model interrupts the graph"):
+        _regularised(_Interrupted().double(), backend="aot_eager")
+
+
 def test_compiling_from_outside_is_refused_by_name() -> None:
     inputs, labels = _batch()
     regularizer = _regularizer()

@@ -45,7 +45,9 @@ from captum_lipschitz.nn import HalfHuberReLU as HalfHuberReLU
 from captum_lipschitz.nn import replace_activations as replace_activations
 from captum_lipschitz.plugin import create_attack as create_attack
 from captum_lipschitz.training import AdaptiveStrength as AdaptiveStrength
+from captum_lipschitz.training import AdversarialTraining as AdversarialTraining
 from captum_lipschitz.training import CosineRamp as CosineRamp
+from captum_lipschitz.training import HalfHuberSchedule as HalfHuberSchedule
 from captum_lipschitz.training import LinearRamp as LinearRamp
 from captum_lipschitz.training import LipschitzRegularizer as LipschitzRegularizer
 from captum_lipschitz.training import RegularizedModule as RegularizedModule
@@ -54,6 +56,7 @@ from captum_lipschitz.training import RegularizerOutput as RegularizerOutput
 from captum_lipschitz.training import attach_regularizer as attach_regularizer
 from captum_lipschitz.training import expected_penalty as expected_penalty
 from captum_lipschitz.training import lipschitz_penalty as lipschitz_penalty
+from captum_lipschitz.training import recalibrate_batch_norm as recalibrate_batch_norm
 
 if TYPE_CHECKING:
     from captum_lipschitz.attr import AdversarialAttribution as AdversarialAttribution
@@ -70,6 +73,7 @@ __all__ = [
     "AccuracyRobustnessArea",
     "AdaptiveStrength",
     "AdversarialAttribution",
+    "AdversarialTraining",
     "AraComparison",
     "AraResult",
     "Attack",
@@ -84,6 +88,7 @@ __all__ = [
     "EnsembleAttack",
     "FixedSizeAttack",
     "HalfHuberReLU",
+    "HalfHuberSchedule",
     "LabelFlips",
     "LinearRamp",
     "Linf",
@@ -111,6 +116,7 @@ __all__ = [
     "margin_radius",
     "multilabel_robustness_areas",
     "radius_calibration",
+    "recalibrate_batch_norm",
     "replace_activations",
 ]
 

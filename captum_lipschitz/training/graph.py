@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_lipschitz.errors import UnsupportedTrainingError
 
@@ -51,9 +51,10 @@ def nodes(output: Tensor) -> Iterator[Any]:
             pending += [after for after, _ in node.next_functions]
 
 
-def leaves(output: Tensor) -> list[Tensor]:
-    """The tensors that a backward pass from ``output`` would give a gradient to, in the order they are met."""
-    return [node.variable for node in nodes(output) if hasattr(node, "variable")]
+def parameters(output: Tensor) -> list[nn.Parameter]:
+    """The parameters that a backward pass from ``output`` would give a gradient to, in the order they are met."""
+    found = [node.variable for node in nodes(output) if hasattr(node, "variable")]
+    return [tensor for tensor in found if isinstance(tensor, nn.Parameter)]
 
 
 def refuse_unsupported(logits: Tensor) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.training.bursts import BurstWatch
 from captum_lipschitz.training.estimators import expected_penalty, mean_penalty
-from captum_lipschitz.training.graph import leaves, refuse_to_be_compiled
+from captum_lipschitz.training.graph import parameters, refuse_to_be_compiled
 from captum_lipschitz.training.penalty import PenaltyDraws, Positions, draw_positions
 from captum_lipschitz.training.processes import ProcessWatch, process_rank
 from captum_lipschitz.training.strength import FixedStrength, StrengthController
@@ -165,7 +165,7 @@ class LipschitzRegularizer:
         except BaseException:
             self.generator.set_state(before)
             raise
-        self.observe(leaves(logits) if self.wants_parameters() else ())
+        self.observe(parameters(logits) if self.wants_parameters() else ())
         return penalty
 
     def draw(self, num_images: int, device: torch.device | str) -> list[Positions]:
@@ -197,12 +197,12 @@ class LipschitzRegularizer:
         """Whether ``observe`` should be told the parameters that are trained."""
         return self._watch.wants_parameters() or self._bursts.wants_parameters()
 
-    def observe(self, parameters: Sequence[Tensor]) -> None:
+    def observe(self, trained: Sequence[Tensor]) -> None:
         """Take note of what is trained: compared between processes, and its optimiser looked at where ``every`` > 1."""
-        if parameters and self._watch.wants_parameters():
-            self._watch.watch(parameters)
-        if parameters and self._bursts.wants_parameters():
-            self._bursts.watch(parameters)
+        if trained and self._watch.wants_parameters():
+            self._watch.watch(trained)
+        if trained and self._bursts.wants_parameters():
+            self._bursts.watch(trained)
 
     def combine(self, penalty: Tensor, *, task_loss: Tensor) -> RegularizerOutput:
         """Put a penalty and its batch's task loss together, and let the controller see the loss.

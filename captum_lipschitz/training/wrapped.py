@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
+from captum_lipschitz.training.module import RegularizedModule
 
 
 def attacked_network(model: nn.Module) -> nn.Module:
@@ -22,7 +23,7 @@ def attacked_network(model: nn.Module) -> nn.Module:
         inner = model.module
     elif type(model).__name__ == "OptimizedModule":  # importing torch._dynamo for its type takes seconds
         inner = model._orig_mod  # noqa: SLF001
-    elif type(model).__name__ == "RegularizedModule":
+    elif isinstance(model, RegularizedModule):
         inner = model.model
     return attacked_network(inner) if isinstance(inner, nn.Module) else model
 

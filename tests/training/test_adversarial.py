@@ -27,6 +27,7 @@ from captum_lipschitz import (
     MinimumNormAttack,
     PaperAttack,
     Reaches,
+    RegularizedModule,
     attach_regularizer,
 )
 from captum_lipschitz.attacks import Attack
@@ -390,23 +391,16 @@ def test_several_labels() -> None:
     assert flipped.any(1).all()
 
 
-class RegularizedModule(nn.Module):
-    """Stands for the wrapper whose forward takes labels and returns logits and penalty."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return self.model(inputs), inputs.sum()
+def _regularised(model: nn.Module) -> nn.Module:
+    return RegularizedModule(model, LipschitzRegularizer(strength=1.0))
 
 
 @pytest.mark.parametrize(
     "wrap",
     [
         lambda model: torch.compile(model, backend="eager"),
-        RegularizedModule,
-        lambda model: torch.compile(RegularizedModule(model), backend="eager"),
+        _regularised,
+        lambda model: torch.compile(_regularised(model), backend="eager"),
     ],
 )
 def test_wrapped_networks(wrap: Any) -> None:

@@ -24,9 +24,7 @@ def _enumerated(labels: Tensor, zeta: float, power: float, *, multi_label: bool 
     for i, c, tandem in itertools.product(range(len(labels)), range(4), (False, True)):
         leaf = inputs[i : i + 1].clone().requires_grad_()
         draws = PenaltyDraws(torch.tensor([c]), torch.tensor([tandem]))
-        one = lipschitz_penalty(
-            model(leaf), leaf, labels[i : i + 1], draws=draws, power=power, multi_label=multi_label
-        )
+        one = lipschitz_penalty(model(leaf), leaf, labels[i : i + 1], draws=draws, power=power, multi_label=multi_label)
         total = total + (zeta if tandem else 1 - zeta) * one / 4
     return total / len(labels)
 

@@ -1,0 +1,84 @@
+"""every=k warns where k-fold bursts do not average out, and leaves no hook behind."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+import torch
+from strategies import build_batch, build_convolutional
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+from torch.optim.optimizer import _global_optimizer_pre_hooks
+
+from captum_lipschitz import LipschitzRegularizer, RegularizedModule
+from captum_lipschitz.errors import CaptumLipschitzWarning
+
+
+def _clip(parameters: Iterable[Tensor]) -> None:
+    torch.nn.utils.clip_grad_norm_(parameters, 0.01)
+
+
+def _nothing(parameters: Iterable[Tensor]) -> None:
+    """Leaves the gradients alone."""
+
+
+def _train(
+    make: Callable[..., Optimizer], *, every: int = 2, between: Any = _nothing, steps: int = 8, wrapped: bool = False
+) -> list[str]:
+    """The warnings of a training run."""
+    model = build_convolutional(0).train()
+    regularizer = LipschitzRegularizer(strength=1.0, every=every)
+    module = RegularizedModule(model, regularizer)
+    optimizer, other = make(model.parameters(), lr=0.01), Adam(nn.Linear(2, 2).parameters())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for step in range(steps):
+            inputs, labels = build_batch(step, 6)
+            optimizer.zero_grad()
+            if wrapped:
+                logits, penalty = module(inputs, labels)
+                output = regularizer.combine(penalty, task_loss=F.cross_entropy(logits, labels))
+            else:
+                leaf = inputs.requires_grad_()
+                logits = model(leaf)
+                output = regularizer(logits, leaf, labels, task_loss=F.cross_entropy(logits, labels))
+            output.loss.backward()
+            between(model.parameters())
+            optimizer.step()
+            other.step()
+    return [str(warning.message) for warning in caught if issubclass(warning.category, CaptumLipschitzWarning)]
+
+
+@pytest.mark.parametrize("make", [Adam, AdamW, RMSprop])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_adaptive_optimisers_are_warned_of_once(make: Callable[..., Optimizer], *, wrapped: bool) -> None:
+    (text,) = _train(make, wrapped=wrapped)
+    assert text.startswith(f"LipschitzRegularizer(every=2): {make.__name__} divides by a running size of the gradient")
+    assert not _global_optimizer_pre_hooks
+
+
+def test_clipping_is_warned_of() -> None:
+    (text,) = _train(SGD, between=_clip)
+    assert text.startswith("LipschitzRegularizer(every=2): gradients are clipped")
+    assert not _global_optimizer_pre_hooks
+
+
+@pytest.mark.parametrize("settings", [{}, {"every": 1, "between": _clip}])
+def test_otherwise_nothing_is_said(settings: dict[str, Any]) -> None:
+    assert _train(SGD, **settings) == []
+    assert not _global_optimizer_pre_hooks
+
+
+def test_adam_without_bursts_is_fine() -> None:
+    assert _train(Adam, every=1) == []
+
+
+def test_a_run_cut_short_leaves_no_hook() -> None:
+    assert _train(SGD, steps=1) == []
+    gc.collect()
+    assert not _global_optimizer_pre_hooks

@@ -4,8 +4,8 @@
     python benchmarks/equal_robustness.py cifar FOLDER --output cifar.json
 
 FOLDER holds ``cifar10_subset.npz``: 5,085 images to train on, 1,017 for the accuracy, the first 512 of those to attack.
-Networks of the same seed start from the same weights and see the same images in the same order; they differ in
-``every`` alone. Prints Markdown; the intervals are Student's, over the seeds' log ratios.
+Networks of the same seed have the same first weights and the same images in the same order, and differ in ``every``
+alone. Prints Markdown; the intervals are Student's, over the seeds' log ratios.
 """
 
 from __future__ import annotations

@@ -79,11 +79,15 @@ class BurstWatch:
         if _is_adaptive(optimizer):
             self._end(f"{type(optimizer).__name__} divides by a running size of the gradient")
         elif self._due:
-            gradients = [p.grad for p in stepped if p.grad is not None]
-            self._norms.append(torch.nn.utils.get_total_norm(gradients).detach())
-            if len(self._norms) == _COMPARED:
-                least, most = torch.stack(self._norms).aminmax()
-                self._end("gradients are clipped" if bool(most - least <= _ALIKE * most) and bool(most > 0) else None)
+            self._measure([p.grad.detach() for p in stepped if p.grad is not None])
+
+    def _measure(self, gradients: list[Tensor]) -> None:
+        if gradients:
+            norms = [gradient.norm().to(gradients[0].device) for gradient in gradients]
+            self._norms.append(torch.stack(norms).norm())
+        if len(self._norms) == _COMPARED:
+            least, most = torch.stack(self._norms).aminmax()
+            self._end("gradients are clipped" if bool(most - least <= _ALIKE * most) and bool(most > 0) else None)
 
     def _end(self, finding: str | None) -> None:
         self._wanted = False  # the hook goes at the next step: torch is walking through the hooks just now

@@ -136,7 +136,7 @@ class RegularizedModule(nn.Module):
 
         Raises:
             UnsupportedTrainingError: this torch cannot trace gradients, or layers are sharded one by one; at the first
-                step: the compiled gradient differs.
+                step: the model interrupts the graph, or the compiled gradient differs.
         """
         self._compiled = CompiledPenalty(self, _form, verify=verify, options=options)
         # Not by setattr, which would make it one more submodule, with the model's parameters a second time.
@@ -215,9 +215,8 @@ def _form(
     keywords: dict[str, Any],
 ) -> tuple[Tensor, Tensor]:
     """Logits and penalty of prepared inputs: the part that can be compiled."""
-    logits = module.model(
-        leaf.clone(), *arguments, **keywords
-    )  # a model may change its inputs in place; no leaf can be
+    # A copy, as a model may change its inputs in place, which no leaf can be.
+    logits = module.model(leaf.clone(), *arguments, **keywords)
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         raise InvalidTypeError(f"model: expected logits of shape (N, C), got {getattr(logits, 'shape', logits)}")
     chosen = [one.of(logits.shape[1]) if isinstance(one, Positions) else one for one in draws]

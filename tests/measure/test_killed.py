@@ -53,13 +53,21 @@ def ended(child):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def chunks():
+    return len(os.listdir("killed/chunks")) if os.path.isdir("killed/chunks") else 0
+
+
 def random_moments(seconds):
     draws, statuses = random.Random(0), []
     for _ in range(10):
+        wanted = chunks() + draws.randint(0, 3)  # by work, not by the clock: ten lives together are shorter than it
         child = start("killed")
-        time.sleep(seconds * draws.uniform(0.01, 0.15))  # ten lives together are shorter than the work
+        alive = lambda: os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        while chunks() < wanted and alive():
+            time.sleep(0.001)
+        time.sleep(draws.uniform(0, seconds / 60))  # somewhere within a chunk
         os.kill(child, signal.SIGKILL)
-        statuses.append((ended(child), len(os.listdir("killed/chunks")) if os.path.isdir("killed/chunks") else 0))
+        statuses.append((ended(child), chunks()))
     return statuses
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, UnsupportedLossError
+from captum_lipschitz.training.processes import number_of_processes
 from captum_lipschitz.training.regularizer import LipschitzRegularizer, RegularizerOutput
 
 _LEAST_ROUNDING = 4e-6  # of a float32 softmax, whose exponentials are less exact than its last bit
@@ -186,9 +187,8 @@ class _Observed(torch.autograd.Function):
 
 
 def _refuse_several_processes() -> None:
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+    if number_of_processes() > 1:
         raise InvalidInputError(
             "model: attach_regularizer does not support training in several processes, where the gradients it adds are "
-            "not synchronised; call the regularizer inside the wrapped module's forward and return its loss"
+            "not synchronised; use DistributedDataParallel(RegularizedModule(model, regularizer))"
         )

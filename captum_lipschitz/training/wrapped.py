@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.training.module import RegularizedModule
+from captum_lipschitz.training.processes import number_of_processes
 
 
 def attacked_network(model: nn.Module) -> nn.Module:
@@ -30,8 +30,7 @@ def attacked_network(model: nn.Module) -> nn.Module:
 
 def refuse_waiting(network: nn.Module, *, batch_statistics: bool) -> None:
     """Raise where processes would wait for each other: they make different numbers of passes."""
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+    if number_of_processes() == 1:
         return
     fsdp = sys.modules.get("torch.distributed.fsdp")  # whoever shards has imported it
     sharded = tuple(filter(None, (getattr(fsdp, name, None) for name in ("FSDPModule", "FullyShardedDataParallel"))))

@@ -60,7 +60,7 @@ def test_the_gradients_are_those_of_one_process(answers: list[dict[str, Any]], c
 def test_what_would_be_wrong_is_refused(answers: list[dict[str, Any]], case: str) -> None:
     for answer in answers:
         assert str(answer[case]).startswith(REFUSED[case]), answer[case]
-        assert "RegularizedModule(" in answer[case] or case == "attached"
+        assert "RegularizedModule(" in answer[case]
 
 
 def test_what_is_right_goes_on(answers: list[dict[str, Any]]) -> None:

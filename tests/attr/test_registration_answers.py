@@ -1,0 +1,339 @@
+"""Captum's DeepLift, LRP, GuidedBackprop and Deconvolution give right answers on networks with half-Huber ReLUs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from activation_oracles import clipped_gradient, relevance, rescale
+from captum.attr import (
+    LRP,
+    Deconvolution,
+    DeepLift,
+    DeepLiftShap,
+    GuidedBackprop,
+    GuidedGradCam,
+    LayerAttribution,
+    LayerDeepLift,
+    LayerDeepLiftShap,
+    LayerGradCam,
+    LayerLRP,
+    NeuronDeconvolution,
+    NeuronDeepLift,
+    NeuronDeepLiftShap,
+    NeuronGuidedBackprop,
+    Saliency,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import seeds
+from torch import Tensor, nn
+
+from captum_lipschitz import HalfHuberReLU
+from captum_lipschitz.attr.registration import register_with_captum
+from captum_lipschitz.models import PreActResNet44
+
+pytestmark = pytest.mark.filterwarnings("ignore:Setting")  # Captum tells of its hooks on every call
+
+close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-11)
+Activations = tuple[Callable[[], nn.Module], Callable[[], nn.Module]]
+KINDS: dict[str, Activations] = {
+    "half-Huber": (HalfHuberReLU, partial(HalfHuberReLU, 1.5)),
+    "mixed": (nn.ReLU, HalfHuberReLU),
+}
+kinds = st.sampled_from(sorted(KINDS))
+
+
+class SmallHalfHuber(HalfHuberReLU):
+    """A subclass, whose exact type stands in no table."""
+
+    def __init__(self) -> None:
+        super().__init__(0.1)
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    with register_with_captum():
+        yield
+
+
+def build_chain(seed: int, kind: str = "half-Huber", *, bias: bool = True) -> nn.Sequential:
+    """5 features, hidden layers of 7 and 6, 3 classes; weights large enough to use all of h."""
+    first, second = KINDS[kind]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        linear = partial(nn.Linear, bias=bias, dtype=torch.float64)
+        model = nn.Sequential(linear(5, 7), first(), linear(7, 6), second(), linear(6, 3))
+        for parameter in model.parameters():
+            parameter.data.normal_()
+    return model
+
+
+class Convolutional(nn.Module):
+    """BatchNorm, both kinds of pooling, and half-Huber ReLUs; flattened without a module, as LRP needs."""
+
+    def __init__(self, activation: Callable[[], nn.Module] = HalfHuberReLU) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(2, 6, 3, padding=1),
+            nn.BatchNorm2d(6),
+            activation(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(6, 8, 3, padding=1),
+            activation(),
+            nn.AvgPool2d(2),
+        )
+        self.head = nn.Linear(8 * 4, 4)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(inputs).flatten(1))
+        return logits
+
+
+def build_convolutional(activation: Callable[[], nn.Module] = HalfHuberReLU) -> Convolutional:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = Convolutional(activation).double()
+        for _ in range(3):  # running statistics that differ from their start
+            model(torch.randn(16, 2, 8, 8, dtype=torch.float64))
+    return model.eval()
+
+
+def draw(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def outputs_differ(model: nn.Module, inputs: Tensor, baselines: Tensor, target: int) -> Tensor:
+    with torch.no_grad():
+        return model(inputs)[:, target] - model(baselines)[:, target]
+
+
+@given(seeds, kinds, st.integers(0, 2))
+def test_deep_lift_is_the_rescale_rule(seed: int, kind: str, target: int) -> None:
+    model, inputs, baselines = build_chain(seed, kind), draw(seed + 1, 3, 5), draw(seed + 2, 3, 5)
+    baselines[0, :2] = inputs[0, :2]
+    baselines[1] = inputs[1]  # equal throughout: no difference to share out
+    expected = torch.stack([rescale(model, x, b, target) for x, b in zip(inputs, baselines, strict=True)])
+    with register_with_captum():
+        found, delta = DeepLift(model).attribute(inputs, baselines, target, return_convergence_delta=True)
+        local = DeepLift(model, multiply_by_inputs=False).attribute(inputs, baselines, target)
+    close(found, expected)
+    assert delta.abs().max() < 1e-10
+    gradient = Saliency(model).attribute(inputs[1:2], target, abs=False)
+    close(local[1:2], gradient)  # the rule's limit is h'
+
+
+@given(seeds, kinds)
+def test_deep_lift_shap_is_the_mean_over_baselines(seed: int, kind: str) -> None:
+    model, inputs, baselines = build_chain(seed, kind), draw(seed + 1, 2, 5), draw(seed + 2, 4, 5)
+    expected = [torch.stack([rescale(model, x, b, 2) for b in baselines]).mean(0) for x in inputs]
+    with register_with_captum():
+        found, delta = DeepLiftShap(model).attribute(inputs, baselines, 2, return_convergence_delta=True)
+    close(found, torch.stack(expected))
+    assert delta.abs().max() < 1e-10
+
+
+@given(seeds, kinds, st.integers(0, 2))
+def test_lrp_is_the_epsilon_rule(seed: int, kind: str, target: int) -> None:
+    model, inputs = build_chain(seed, kind), draw(seed + 1, 3, 5)
+    with register_with_captum():
+        found = LRP(model).attribute(inputs, target)
+    close(found, torch.stack([relevance(model, x, target) for x in inputs]), rtol=1e-8, atol=1e-9)
+
+
+@given(seeds, kinds)
+def test_lrp_conserves_relevance_where_there_is_no_bias(seed: int, kind: str) -> None:
+    model, inputs = build_chain(seed, kind, bias=False), draw(seed + 1, 3, 5)
+    with register_with_captum():
+        found, delta = LRP(model).attribute(inputs, 1, return_convergence_delta=True)
+    torch.testing.assert_close(found.sum(1), model(inputs)[:, 1], rtol=1e-5, atol=1e-6)  # epsilon takes its share
+    torch.testing.assert_close(delta, model(inputs)[:, 1] - found.sum(1))
+
+
+@given(seeds, kinds, st.sampled_from([True, False]))
+def test_guided_backpropagation_and_deconvolution_clip(seed: int, kind: str, guided: bool) -> None:
+    model, inputs = build_chain(seed, kind), draw(seed + 1, 3, 5)
+    targets = torch.tensor([0, 1, 2])
+    with register_with_captum():
+        found = (GuidedBackprop if guided else Deconvolution)(model).attribute(inputs, targets)
+    close(found, clipped_gradient(model, inputs, targets, guided=guided))
+
+
+def test_without_registration_the_answers_are_wrong_or_refused() -> None:
+    model, inputs, baselines = build_chain(0), draw(1, 3, 5), draw(2, 3, 5)
+    _, delta = DeepLift(model).attribute(inputs, baselines, 1, return_convergence_delta=True)
+    _, shap_delta = DeepLiftShap(model).attribute(inputs, baselines, 1, return_convergence_delta=True)
+    assert delta.abs().min() > 0.1
+    assert shap_delta.abs().min() > 0.1
+    gradient = Saliency(model).attribute(inputs, 1, abs=False)
+    for method in (GuidedBackprop, Deconvolution):
+        assert torch.equal(method(model).attribute(inputs, 1), gradient)  # nothing is clipped
+    with pytest.raises(TypeError, match="HalfHuberReLU.*has no rule defined"):
+        LRP(model).attribute(inputs, 1)
+
+
+@pytest.mark.usefixtures("registered")
+def test_guided_backpropagation_differs_from_the_gradient_and_from_deconvolution() -> None:
+    model, inputs = build_chain(0), draw(1, 3, 5)
+    answers = [method(model).attribute(inputs, 1) for method in (GuidedBackprop, Deconvolution)]
+    answers.append(Saliency(model).attribute(inputs, 1, abs=False))
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert (answers[i] - answers[j]).abs().max() > 0.1
+
+
+@pytest.mark.usefixtures("registered")
+def test_convolutions_batch_norm_and_pooling() -> None:
+    model, inputs, baselines = build_convolutional(), draw(0, 3, 2, 8, 8), draw(1, 3, 2, 8, 8)
+    found, delta = DeepLift(model).attribute(inputs, baselines, 2, return_convergence_delta=True)
+    close(found.sum((1, 2, 3)), outputs_differ(model, inputs, baselines, 2))
+    assert delta.abs().max() < 1e-12
+    assert DeepLiftShap(model).attribute(inputs, baselines, 2, return_convergence_delta=True)[1].abs().max() < 1e-12
+    for method, guided in ((GuidedBackprop, True), (Deconvolution, False)):
+        expected = clipped_gradient(model, inputs, 2, guided=guided)
+        close(method(model).attribute(inputs, 2), expected)
+    assert DeepLift(model).attribute(inputs, baselines, 2).dtype == torch.float64
+
+
+@pytest.mark.usefixtures("registered")
+def test_lrp_conserves_relevance_through_convolutions_and_pooling() -> None:
+    model = build_convolutional()
+    for module in model.modules():
+        if getattr(module, "bias", None) is not None:
+            module.bias.data.zero_()
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.zero_()
+    inputs = draw(0, 3, 2, 8, 8)
+    found = LRP(model).attribute(inputs, 2)
+    torch.testing.assert_close(found.sum((1, 2, 3)), model(inputs)[:, 2], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("index", range(5))
+@pytest.mark.parametrize("at_input", [False, True])
+def test_layer_deep_lift_shares_out_the_difference(index: int, at_input: bool) -> None:
+    model, inputs, baselines = build_chain(4), draw(1, 3, 5), draw(2, 3, 5)
+    expected = outputs_differ(model, inputs, baselines, 1)
+    found = LayerDeepLift(model, model[index]).attribute(inputs, baselines, 1, attribute_to_layer_input=at_input)
+    close(found.sum(1), expected)
+    if index == 1:
+        prefix = model[: index + (not at_input)]
+        rest = model[index + (not at_input) :]
+        with torch.no_grad():
+            pairs = zip(prefix(inputs), prefix(baselines), strict=True)
+        close(found, torch.stack([rescale(rest, x, b, 1) for x, b in pairs]))
+    shap = LayerDeepLiftShap(model, model[index]).attribute(inputs, baselines, 1, attribute_to_layer_input=at_input)
+    with torch.no_grad():
+        close(shap.sum(1), model(inputs)[:, 1] - model(baselines)[:, 1].mean())
+
+
+@pytest.mark.usefixtures("registered")
+def test_layer_lrp_at_the_layers_between() -> None:
+    model, inputs = build_chain(5, bias=False), draw(1, 3, 5)
+    whole = LRP(model).attribute(inputs, 1)
+    first = LayerLRP(model, model[0]).attribute(inputs, 1, attribute_to_layer_input=True)
+    close(first, whole)
+    hidden = LayerLRP(model, model[2]).attribute(inputs, 1, attribute_to_layer_input=True)
+    with torch.no_grad():
+        values = model[:2](inputs)
+    close(hidden, torch.stack([relevance(model[2:], x, 1) for x in values]), rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.usefixtures("registered")
+def test_neurons() -> None:
+    model, inputs, baselines = build_chain(6), draw(1, 3, 5), draw(2, 3, 5)
+    prefix = model[:4]  # up to the second half-Huber ReLU
+    found = NeuronDeepLift(model, model[3]).attribute(inputs, 2, baselines)
+    close(found, torch.stack([rescale(prefix, x, b, 2) for x, b in zip(inputs, baselines, strict=True)]))
+    shap = NeuronDeepLiftShap(model, model[3]).attribute(inputs, 2, baselines)
+    close(shap.sum(1), prefix(inputs)[:, 2].detach() - prefix(baselines)[:, 2].mean().detach())
+    for method, guided in ((NeuronGuidedBackprop, True), (NeuronDeconvolution, False)):
+        expected = clipped_gradient(prefix[:3], inputs, 4, guided=guided)
+        close(method(model, model[2]).attribute(inputs, 4), expected)
+        assert expected.any()
+
+
+@pytest.mark.usefixtures("registered")
+def test_guided_grad_cam() -> None:
+    model, inputs = build_convolutional(), draw(0, 3, 2, 8, 8)
+    layer = model.features[4]
+    cam = LayerGradCam(model, layer).attribute(inputs, 1, relu_attributions=True)
+    expected = clipped_gradient(model, inputs, 1, guided=True) * LayerAttribution.interpolate(cam, (8, 8))
+    close(GuidedGradCam(model, layer).attribute(inputs, 1), expected)
+    assert expected.any()
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_subclass_counts_as_half_huber() -> None:
+    model, inputs, baselines = build_chain(7), draw(1, 3, 5), draw(2, 3, 5)
+    model[1], model[3] = SmallHalfHuber(), SmallHalfHuber()
+    plain = copy.deepcopy(model)
+    plain[1], plain[3] = HalfHuberReLU(0.1), HalfHuberReLU(0.1)
+    for method in (LRP, GuidedBackprop, Deconvolution):
+        assert torch.equal(method(model).attribute(inputs, 1), method(plain).attribute(inputs, 1))
+    found, delta = DeepLift(model).attribute(inputs, baselines, 1, return_convergence_delta=True)
+    assert torch.equal(found, DeepLift(plain).attribute(inputs, baselines, 1))
+    assert delta.abs().max() < 1e-10
+
+
+METHODS: list[Callable[[nn.Module], Callable[..., Any]]] = [
+    lambda m: partial(DeepLift(m).attribute, baselines=draw(1, 3, 2, 8, 8)),
+    lambda m: partial(DeepLiftShap(m).attribute, baselines=draw(1, 3, 2, 8, 8)),
+    lambda m: LRP(m).attribute,
+    lambda m: GuidedBackprop(m).attribute,
+    lambda m: Deconvolution(m).attribute,
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=["DeepLift", "DeepLiftShap", "LRP", "GuidedBackprop", "Deconvolution"])
+def test_networks_with_relu_give_the_same_bits(method: Callable[[nn.Module], Callable[..., Any]]) -> None:
+    model, inputs = build_convolutional(nn.ReLU), draw(0, 3, 2, 8, 8)
+    before = method(model)(inputs, target=1)
+    with register_with_captum():
+        during = method(model)(inputs, target=1)
+    assert torch.equal(before, during)
+    assert torch.equal(before, method(model)(inputs, target=1))
+
+
+class Reusing(nn.Module):
+    """One activation module at two places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = (nn.Linear(5, 5, dtype=torch.float64) for _ in range(3))
+        self.activation = HalfHuberReLU()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.third(self.activation(self.second(self.activation(self.first(inputs)))))
+        return logits
+
+
+@pytest.mark.usefixtures("registered")
+def test_an_activation_used_twice_is_refused_by_deep_lift_and_clipped_twice() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Reusing()
+        for parameter in model.parameters():
+            parameter.data.normal_()
+    inputs = draw(1, 3, 5)
+    with pytest.raises(RuntimeError, match="more than once"):
+        DeepLift(model).attribute(inputs, target=1)
+    for method, guided in ((GuidedBackprop, True), (Deconvolution, False)):
+        close(method(model).attribute(inputs, 1), clipped_gradient(model, inputs, 1, guided=guided))
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("name", ["standard", "robust"])
+def test_the_authors_networks(name: str, cifar10_test: tuple[Tensor, Tensor], request: pytest.FixtureRequest) -> None:
+    model: PreActResNet44 = copy.deepcopy(request.getfixturevalue(f"{name}_network")).double()
+    images, labels = cifar10_test[0][:2].double(), cifar10_test[1][:2]
+    found, delta = DeepLift(model).attribute(images, 0 * images, labels, return_convergence_delta=True)
+    assert delta.abs().max() < 1e-9
+    assert found.any()
+    for method, guided in ((GuidedBackprop, True), (Deconvolution, False)):
+        expected = clipped_gradient(model, images, labels, guided=guided)
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(method(model).attribute(images, labels) / scale, expected / scale)

@@ -1,18 +1,22 @@
 """Makes Captum know the half-Huber ReLU, and puts our attributions where Captum keeps its own."""
 
+# ruff: noqa: SLF001 (Captum keeps its hooks private, and these are the ones wanted)
+
 from __future__ import annotations
 
 import functools
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
-import captum
 import captum.attr
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from captum_lipschitz.errors import InvalidInputError, MissingDependencyError
+from captum_lipschitz.attr._captum import Places, find_places
+from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.nn import HalfHuberReLU
 
 
@@ -86,38 +90,26 @@ def register_with_captum() -> CaptumRegistration:
     """
     with _LOCK:
         if not _ACTIVE:
-            places, attributions = _find_places(), _our_attributions()
+            places, attributions = find_places(), _our_attributions()
             _refuse_conflicts(places, attributions)
             _ACTIVE.append(_Registration(places, attributions))
         _ACTIVE[0].holders += 1
     return CaptumRegistration()
 
 
-class _Places(NamedTuple):
-    """Where Captum decides what an activation is."""
-
-    deep_lift: type
-    rules: dict[type, Callable[..., Any]]
-    lrp: type
-    passing: list[type]
-    clipping: type
-    register_backward_hook: Callable[..., list[Any]]
-    exported: list[str]
-
-
 class _Registration:
     """What was changed in Captum, how to change it back, and how many handles still want it."""
 
-    def __init__(self, places: _Places, attributions: dict[str, type]) -> None:
+    def __init__(self, places: Places, attributions: dict[str, type]) -> None:
         self.holders = 0
         self._active = True
         self._places = places
         self._rule = places.rules[nn.ReLU]
         self._undo = ExitStack()
         self._learn(HalfHuberReLU)
-        self._precede(places.deep_lift, "_is_non_linear", lambda _, module: self._learn(type(module)))
-        self._precede(places.lrp, "_check_and_attach_rules", self._learn_layers)
-        self._precede(places.clipping, "_register_hooks", self._clip)
+        self._wrap(places.deep_lift, "_register_hooks", self._rescale)
+        self._wrap(places.lrp, "_check_and_attach_rules", self._pass)
+        self._wrap(places.clipping, "_register_hooks", self._clip)
         for name, attribution in attributions.items():
             self._export(name, attribution)
 
@@ -136,24 +128,44 @@ class _Registration:
             self._places.passing.append(kind)
             self._undo.callback(_discard, self._places.passing, kind)
 
-    def _learn_layers(self, attribution: Any) -> None:
+    def _rescale(
+        self,
+        original: Callable[..., Any],
+        attribution: Any,
+        module: nn.Module,
+        attribute_to_layer_input: bool = True,  # noqa: FBT001, FBT002 (Captum's signature)
+    ) -> None:
+        """DeepLift's ``_register_hooks``: as Captum's, but for the tensors that carry the backward hook."""
+        if not isinstance(module, HalfHuberReLU):
+            original(attribution, module, attribute_to_layer_input)
+            return
+        self._learn(type(module))
+        at_its_output = not attribute_to_layer_input and module is attribution.layer
+        if attribution._can_register_hook(module) and not at_its_output:
+            attribution.forward_handles.append(module.register_forward_hook(attribution._forward_hook))
+            attribution.forward_handles.append(module.register_forward_pre_hook(attribution._forward_pre_hook))
+            attribution.backward_handles += _hook_backward(module, attribution._backward_hook)
+
+    def _pass(self, original: Callable[..., Any], attribution: Any) -> None:
+        """LRP's ``_check_and_attach_rules``."""
         for layer in attribution.layers:
             self._learn(type(layer))
+        original(attribution)
 
-    def _clip(self, attribution: Any, module: nn.Module) -> None:
-        if isinstance(module, HalfHuberReLU) and not isinstance(module, nn.ReLU):  # Captum sees to an nn.ReLU
-            clip = attribution._backward_hook  # noqa: SLF001 (Captum's own clipping is the one wanted)
-            attribution.backward_hooks += self._places.register_backward_hook(module, clip, attribution)
+    def _clip(self, original: Callable[..., Any], attribution: Any, module: nn.Module) -> None:
+        """GuidedBackprop's and Deconvolution's ``_register_hooks``."""
+        if isinstance(module, HalfHuberReLU):
+            attribution.backward_hooks += _hook_backward(module, attribution._backward_hook)
+        else:
+            original(attribution, module)
 
-    def _precede(self, owner: type, name: str, first: Callable[..., None]) -> None:
-        """Call ``first`` before a method of Captum's, with its arguments."""
+    def _wrap(self, owner: type, name: str, replacement: Callable[..., Any]) -> None:
+        """Let ``replacement`` stand for a method of Captum's, which it gets as its first argument."""
         original = vars(owner)[name]
 
         @functools.wraps(original)
         def method(*args: Any, **kwargs: Any) -> Any:
-            if self._active:
-                first(*args, **kwargs)
-            return original(*args, **kwargs)
+            return replacement(original, *args, **kwargs) if self._active else original(*args, **kwargs)
 
         setattr(owner, name, method)
         self._undo.callback(_restore, owner, name, method, original)
@@ -175,6 +187,33 @@ def _release() -> None:
     _ACTIVE[0].holders -= 1
     if not _ACTIVE[0].holders:
         _ACTIVE.pop().undo()
+
+
+def _hook_backward(module: nn.Module, hook: Callable[[nn.Module, Tensor, Tensor], Any]) -> list[RemovableHandle]:
+    """Let ``hook(module, input_gradient, output_gradient)`` replace the gradient at the input of a module.
+
+    It hooks copies, which belong to the module alone. Captum's own helper hooks the tensors between modules: there, an
+    activation before a pooling layer sees the gradient before the pooling layer's rule was applied, and one beside a
+    skip connection replaces the gradient of both.
+    """
+    arrived: dict[torch.device, Tensor] = {}  # a replica of DataParallel's has its own device
+
+    def before(_: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        own = inputs[0].clone()
+        if own.requires_grad:
+            own.register_hook(lambda gradient: _single(hook(module, gradient, arrived[gradient.device])))
+        return own
+
+    def after(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if output.requires_grad:
+            output.register_hook(lambda gradient: arrived.update({gradient.device: gradient}))
+        return output.clone()
+
+    return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+
+
+def _single(gradient: Tensor | tuple[Tensor, ...]) -> Tensor:
+    return gradient[0] if isinstance(gradient, tuple) else gradient
 
 
 def _forget(table: dict[Any, Any], key: object, value: object) -> None:
@@ -199,50 +238,7 @@ def _our_attributions() -> dict[str, type]:
     return {n: it for n, it in public.items() if isinstance(it, type) and issubclass(it, captum.attr.Attribution)}
 
 
-def _find_places() -> _Places:
-    try:
-        from captum._utils.common import _register_backward_hook
-        from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR, DeepLift
-        from captum.attr._core.guided_backprop_deconvnet import ModifiedReluGradientAttribution
-        from captum.attr._core.lrp import LRP, SUPPORTED_NON_LINEAR_LAYERS
-    except ImportError as error:
-        raise _unsupported(str(error)) from error
-    exported = getattr(captum.attr, "__all__", None)
-    expected = {
-        "a dict SUPPORTED_NON_LINEAR with nn.ReLU": _has_relu(SUPPORTED_NON_LINEAR, dict),
-        "a list SUPPORTED_NON_LINEAR_LAYERS with nn.ReLU": _has_relu(SUPPORTED_NON_LINEAR_LAYERS, list),
-        "a list captum.attr.__all__": isinstance(exported, list),
-        "DeepLift._is_non_linear": "_is_non_linear" in vars(DeepLift),
-        "LRP._check_and_attach_rules": "_check_and_attach_rules" in vars(LRP),
-        "ModifiedReluGradientAttribution._register_hooks": "_register_hooks" in vars(ModifiedReluGradientAttribution),
-        "ModifiedReluGradientAttribution._backward_hook": hasattr(ModifiedReluGradientAttribution, "_backward_hook"),
-    }
-    missing = [name for name, present in expected.items() if not present]
-    if missing or not isinstance(exported, list):
-        raise _unsupported(f"there is not {', nor '.join(missing)}")
-    return _Places(
-        DeepLift,
-        SUPPORTED_NON_LINEAR,
-        LRP,
-        SUPPORTED_NON_LINEAR_LAYERS,
-        ModifiedReluGradientAttribution,
-        _register_backward_hook,
-        exported,
-    )
-
-
-def _has_relu(table: object, kind: type) -> bool:
-    return isinstance(table, kind) and nn.ReLU in table  # type: ignore[operator]
-
-
-def _unsupported(reason: str) -> MissingDependencyError:
-    return MissingDependencyError(
-        f"register_with_captum: expected Captum's tables of activations where Captum 0.9 has them, got Captum "
-        f'{captum.__version__}: {reason}. Nothing was changed. A version that works: pip install "captum==0.9.*"'
-    )
-
-
-def _refuse_conflicts(places: _Places, attributions: dict[str, type]) -> None:
+def _refuse_conflicts(places: Places, attributions: dict[str, type]) -> None:
     for name, attribution in attributions.items():
         present = vars(captum.attr).get(name, attribution)
         if present is not attribution:

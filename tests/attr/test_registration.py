@@ -10,7 +10,6 @@ import captum
 import captum.attr
 import pytest
 import torch
-from captum._utils import common
 from captum.attr import LRP, Deconvolution, DeepLift, GuidedBackprop
 from captum.attr._core import deep_lift, guided_backprop_deconvnet, lrp
 from contracts import Breaking
@@ -39,7 +38,7 @@ def captum_state() -> list[list[tuple[Any, int]]]:
         lrp.SUPPORTED_LAYERS_WITH_RULES,
         dict(enumerate(captum.attr.__all__)),
         {name: value for name, value in vars(captum.attr).items() if name != "__builtins__"},
-        *(dict(vars(kind)) for kind in (DeepLift, LRP, CLIPPING, GuidedBackprop, Deconvolution)),
+        *(dict(sorted(vars(kind).items())) for kind in (DeepLift, LRP, CLIPPING, GuidedBackprop, Deconvolution)),
         {"containers": deep_lift.SUPPORTED_NON_LINEAR, "list": lrp.SUPPORTED_NON_LINEAR_LAYERS},
     ]
     return [[(key, id(value)) for key, value in table.items()] for table in tables]
@@ -103,10 +102,11 @@ def test_subclasses_learnt_meanwhile_are_forgotten() -> None:
     class Later(HalfHuberReLU):
         pass
 
-    own = object()
-
     class Own(HalfHuberReLU):
         pass
+
+    def own(*arguments: Any, eps: float) -> Any:
+        return 7 * arguments[-1]  # times the gradient at the output
 
     model, inputs = nn.Sequential(nn.Linear(5, 5), Later(), nn.Linear(5, 3)), torch.rand(2, 5)
     before = captum_state()
@@ -116,8 +116,8 @@ def test_subclasses_learnt_meanwhile_are_forgotten() -> None:
         assert deep_lift.SUPPORTED_NON_LINEAR[Later] is deep_lift.SUPPORTED_NON_LINEAR[nn.ReLU]
         assert lrp.SUPPORTED_NON_LINEAR_LAYERS.count(Later) == 1
         deep_lift.SUPPORTED_NON_LINEAR[Own] = own
-        assert DeepLift(model)._is_non_linear(Own())
-        assert deep_lift.SUPPORTED_NON_LINEAR[Own] is own  # an entry of one's own comes first
+        slope = DeepLift(nn.Sequential(nn.Identity(), Own()), multiply_by_inputs=False).attribute(inputs, target=1)
+        assert slope[:, 1].tolist() == [7, 7]  # an entry of one's own comes first
     assert deep_lift.SUPPORTED_NON_LINEAR.pop(Own) is own
     assert captum_state() == before
 
@@ -175,47 +175,49 @@ def test_another_rule_for_half_huber_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(deep_lift.SUPPORTED_NON_LINEAR, HalfHuberReLU, deep_lift.softmax)
     before = captum_state()
     with pytest.raises(
-        InvalidInputError, match="no rule for HalfHuberReLU in captum's DeepLift.*got <function softmax"
+        InvalidInputError, match=r"no rule for HalfHuberReLU in captum's DeepLift.*got <function softmax"
     ):
         register_with_captum()
     assert captum_state() == before
     monkeypatch.undo()
 
 
+TABLES = [
+    (deep_lift, "SUPPORTED_NON_LINEAR"),
+    (lrp, "SUPPORTED_NON_LINEAR_LAYERS"),
+    (captum.attr, "__all__"),
+]
+ABSENT = object()
+
+
 @pytest.mark.parametrize(
-    ("owner", "name"),
+    ("owner", "name", "value"),
     [
-        (deep_lift, "SUPPORTED_NON_LINEAR"),
-        (lrp, "SUPPORTED_NON_LINEAR_LAYERS"),
-        (guided_backprop_deconvnet, "ModifiedReluGradientAttribution"),
-        (common, "_register_backward_hook"),
-        (DeepLift, "_is_non_linear"),
-        (LRP, "_check_and_attach_rules"),
-        (CLIPPING, "_register_hooks"),
-        (CLIPPING, "_backward_hook"),
-        (captum.attr, "__all__"),
+        *((owner, name, ABSENT) for owner, name in TABLES),
+        *((owner, name, ("something", "else")) for owner, name in TABLES),
+        (deep_lift, "SUPPORTED_NON_LINEAR", {}),
+        (lrp, "SUPPORTED_NON_LINEAR_LAYERS", []),
+        (guided_backprop_deconvnet, "ModifiedReluGradientAttribution", ABSENT),
+        *((DeepLift, f"_{name}", ABSENT) for name in ("register_hooks", "can_register_hook", "backward_hook")),
+        *((DeepLift, f"_{name}", ABSENT) for name in ("forward_hook", "forward_pre_hook")),
+        (LRP, "_check_and_attach_rules", ABSENT),
+        (CLIPPING, "_register_hooks", ABSENT),
+        (CLIPPING, "_backward_hook", ABSENT),
     ],
 )
-@pytest.mark.parametrize("change", ["absent", "another"])
-def test_another_captum_is_refused(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, change: str) -> None:
+def test_another_captum_is_refused(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, value: object) -> None:
+    places = (captum.attr, deep_lift, lrp, guided_backprop_deconvnet, DeepLift, LRP, CLIPPING)
     with monkeypatch.context() as patch:
-        if change == "absent":
+        if value is ABSENT:
             patch.delattr(owner, name)
-        elif name.isupper() or name == "__all__":
-            patch.setattr(owner, name, ("something", "else"))
         else:
-            pytest.skip("only tables can be of another kind")
-        before = captum_state_of(owner)
+            patch.setattr(owner, name, value)
+        before = [sorted((key, id(there)) for key, there in vars(place).items()) for place in places]
         with pytest.raises(MissingDependencyError, match=rf"got Captum {captum.__version__}: .*{name}.*captum==0\.9"):
             register_with_captum()
-        assert captum_state_of(owner) == before
-    for table in (deep_lift.SUPPORTED_NON_LINEAR, lrp.SUPPORTED_NON_LINEAR_LAYERS):
-        assert HalfHuberReLU not in table
-    assert not any(hasattr(captum.attr, ours) for ours in OURS)
-
-
-def captum_state_of(owner: Any) -> list[tuple[str, int]]:
-    return sorted((key, id(value)) for key, value in vars(owner).items())
+        assert [sorted((key, id(there)) for key, there in vars(place).items()) for place in places] == before
+        if value is not ABSENT:
+            assert not value or value == ("something", "else")
 
 
 @pytest.mark.parametrize("method", [DeepLift, LRP, GuidedBackprop, Deconvolution])

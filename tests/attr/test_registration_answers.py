@@ -82,7 +82,8 @@ class Convolutional(nn.Module):
             nn.Conv2d(2, 6, 3, padding=1),
             nn.BatchNorm2d(6),
             activation(),
-            nn.MaxPool2d(2),
+            nn.MaxPool2d(2),  # non-linear too, and right beside two activations
+            activation(),
             nn.Conv2d(6, 8, 3, padding=1),
             activation(),
             nn.AvgPool2d(2),
@@ -172,7 +173,7 @@ def test_without_registration_the_answers_are_wrong_or_refused() -> None:
     gradient = Saliency(model).attribute(inputs, 1, abs=False)
     for method in (GuidedBackprop, Deconvolution):
         assert torch.equal(method(model).attribute(inputs, 1), gradient)  # nothing is clipped
-    with pytest.raises(TypeError, match="HalfHuberReLU.*has no rule defined"):
+    with pytest.raises(TypeError, match=r"HalfHuberReLU.*has no rule defined"):
         LRP(model).attribute(inputs, 1)
 
 
@@ -259,7 +260,7 @@ def test_neurons() -> None:
 @pytest.mark.usefixtures("registered")
 def test_guided_grad_cam() -> None:
     model, inputs = build_convolutional(), draw(0, 3, 2, 8, 8)
-    layer = model.features[4]
+    layer = model.features[5]
     cam = LayerGradCam(model, layer).attribute(inputs, 1, relu_attributions=True)
     expected = clipped_gradient(model, inputs, 1, guided=True) * LayerAttribution.interpolate(cam, (8, 8))
     close(GuidedGradCam(model, layer).attribute(inputs, 1), expected)
@@ -296,6 +297,35 @@ def test_networks_with_relu_give_the_same_bits(method: Callable[[nn.Module], Cal
         during = method(model)(inputs, target=1)
     assert torch.equal(before, during)
     assert torch.equal(before, method(model)(inputs, target=1))
+
+
+class Residual(nn.Module):
+    """An activation beside a skip connection, one after another one, and before a plain ReLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = (nn.Linear(5, 5, dtype=torch.float64) for _ in range(2))
+        self.beside, self.after = HalfHuberReLU(), nn.Sequential(HalfHuberReLU(1.0), HalfHuberReLU(), nn.ReLU())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.first(inputs)
+        logits: Tensor = self.last(self.after(self.beside(hidden) - 2 * hidden))
+        return logits
+
+
+@given(seeds)
+def test_activations_beside_skip_connections_and_each_other(seed: int) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Residual()
+        for parameter in model.parameters():
+            parameter.data.normal_()
+    inputs, baselines = draw(seed + 1, 3, 5), draw(seed + 2, 3, 5)
+    with register_with_captum():
+        _, delta = DeepLift(model).attribute(inputs, baselines, 1, return_convergence_delta=True)
+        assert delta.abs().max() < 1e-10
+        for method, guided in ((GuidedBackprop, True), (Deconvolution, False)):
+            close(method(model).attribute(inputs, 1), clipped_gradient(model, inputs, 1, guided=guided))
 
 
 class Reusing(nn.Module):

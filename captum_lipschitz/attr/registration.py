@@ -58,8 +58,13 @@ def register_with_captum() -> CaptumRegistration:
     tools that look there. Other activations, ``nn.ReLU`` among them, give the same bits as before.
 
     A subclass of ``HalfHuberReLU``, also one defined later, counts as one: the rules hold for whatever it computes
-    entry by entry. An entry of one's own for it in Captum's tables comes first. Captum's limits stay: DeepLift takes
-    each activation module once per forward pass, and LRP only the layers that it has rules for.
+    entry by entry. An entry of one's own for it in Captum's tables comes first.
+
+    DeepLift and clipping are also right where a half-Huber ReLU stands beside a max pooling layer, another activation
+    or a skip connection, and ``LayerDeepLift`` at the input of one; beside ``nn.ReLU`` Captum 0.9 then errs. Its other
+    limits stay: DeepLift takes an activation module once per forward pass (it says so) and loses part of the difference
+    in max pooling whose windows overlap (see the convergence delta); LRP refuses layers without a rule, and its
+    relevance means nothing where the network adds or scales outside of modules, as residual networks do.
 
     The registration is global to the process. Each call returns its own handle and further calls change nothing;
     the registration ends with the last handle that is removed. A handle that is thrown away is never removed, so the

@@ -16,17 +16,18 @@ from captum.attr import (
     DeepLift,
     DeepLiftShap,
     GuidedBackprop,
-    GuidedGradCam,
-    LayerAttribution,
-    LayerDeepLift,
-    LayerDeepLiftShap,
-    LayerGradCam,
-    LayerLRP,
-    NeuronDeconvolution,
-    NeuronDeepLift,
-    NeuronDeepLiftShap,
-    NeuronGuidedBackprop,
     Saliency,
+)
+from half_huber_networks import (
+    Residual,
+    Reusing,
+    SmallHalfHuber,
+    build_chain,
+    build_convolutional,
+    close,
+    draw,
+    kinds,
+    outputs_differ,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,78 +40,11 @@ from captum_lipschitz.models import PreActResNet44
 
 pytestmark = pytest.mark.filterwarnings("ignore:Setting")  # Captum tells of its hooks on every call
 
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-11)
-Activations = tuple[Callable[[], nn.Module], Callable[[], nn.Module]]
-KINDS: dict[str, Activations] = {
-    "half-Huber": (HalfHuberReLU, partial(HalfHuberReLU, 1.5)),
-    "mixed": (nn.ReLU, HalfHuberReLU),
-}
-kinds = st.sampled_from(sorted(KINDS))
-
-
-class SmallHalfHuber(HalfHuberReLU):
-    """A subclass, whose exact type stands in no table."""
-
-    def __init__(self) -> None:
-        super().__init__(0.1)
-
 
 @pytest.fixture
 def registered() -> Iterator[None]:
     with register_with_captum():
         yield
-
-
-def build_chain(seed: int, kind: str = "half-Huber", *, bias: bool = True) -> nn.Sequential:
-    """5 features, hidden layers of 7 and 6, 3 classes; weights large enough to use all of h."""
-    first, second = KINDS[kind]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        linear = partial(nn.Linear, bias=bias, dtype=torch.float64)
-        model = nn.Sequential(linear(5, 7), first(), linear(7, 6), second(), linear(6, 3))
-        for parameter in model.parameters():
-            parameter.data.normal_()
-    return model
-
-
-class Convolutional(nn.Module):
-    """BatchNorm, both kinds of pooling, and half-Huber ReLUs; flattened without a module, as LRP needs."""
-
-    def __init__(self, activation: Callable[[], nn.Module] = HalfHuberReLU) -> None:
-        super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(2, 6, 3, padding=1),
-            nn.BatchNorm2d(6),
-            activation(),
-            nn.MaxPool2d(2),  # non-linear too, and right beside two activations
-            activation(),
-            nn.Conv2d(6, 8, 3, padding=1),
-            activation(),
-            nn.AvgPool2d(2),
-        )
-        self.head = nn.Linear(8 * 4, 4)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(inputs).flatten(1))
-        return logits
-
-
-def build_convolutional(activation: Callable[[], nn.Module] = HalfHuberReLU) -> Convolutional:
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        model = Convolutional(activation).double()
-        for _ in range(3):  # running statistics that differ from their start
-            model(torch.randn(16, 2, 8, 8, dtype=torch.float64))
-    return model.eval()
-
-
-def draw(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def outputs_differ(model: nn.Module, inputs: Tensor, baselines: Tensor, target: int) -> Tensor:
-    with torch.no_grad():
-        return model(inputs)[:, target] - model(baselines)[:, target]
 
 
 @given(seeds, kinds, st.integers(0, 2))
@@ -213,62 +147,6 @@ def test_lrp_conserves_relevance_through_convolutions_and_pooling() -> None:
 
 
 @pytest.mark.usefixtures("registered")
-@pytest.mark.parametrize("index", range(5))
-@pytest.mark.parametrize("at_input", [False, True])
-def test_layer_deep_lift_shares_out_the_difference(index: int, at_input: bool) -> None:
-    model, inputs, baselines = build_chain(4), draw(1, 3, 5), draw(2, 3, 5)
-    expected = outputs_differ(model, inputs, baselines, 1)
-    found = LayerDeepLift(model, model[index]).attribute(inputs, baselines, 1, attribute_to_layer_input=at_input)
-    close(found.sum(1), expected)
-    assert not hasattr(model[index], "output")  # what Captum keeps there for its rule
-    if index == 1:
-        prefix = model[: index + (not at_input)]
-        rest = model[index + (not at_input) :]
-        with torch.no_grad():
-            pairs = zip(prefix(inputs), prefix(baselines), strict=True)
-        close(found, torch.stack([rescale(rest, x, b, 1) for x, b in pairs]))
-    shap = LayerDeepLiftShap(model, model[index]).attribute(inputs, baselines, 1, attribute_to_layer_input=at_input)
-    with torch.no_grad():
-        close(shap.sum(1), model(inputs)[:, 1] - model(baselines)[:, 1].mean())
-
-
-@pytest.mark.usefixtures("registered")
-def test_layer_lrp_at_the_layers_between() -> None:
-    model, inputs = build_chain(5, bias=False), draw(1, 3, 5)
-    whole = LRP(model).attribute(inputs, 1)
-    first = LayerLRP(model, model[0]).attribute(inputs, 1, attribute_to_layer_input=True)
-    close(first, whole)
-    hidden = LayerLRP(model, model[2]).attribute(inputs, 1, attribute_to_layer_input=True)
-    with torch.no_grad():
-        values = model[:2](inputs)
-    close(hidden, torch.stack([relevance(model[2:], x, 1) for x in values]), rtol=1e-8, atol=1e-9)
-
-
-@pytest.mark.usefixtures("registered")
-def test_neurons() -> None:
-    model, inputs, baselines = build_chain(6), draw(1, 3, 5), draw(2, 3, 5)
-    prefix = model[:4]  # up to the second half-Huber ReLU
-    found = NeuronDeepLift(model, model[3]).attribute(inputs, 2, baselines)
-    close(found, torch.stack([rescale(prefix, x, b, 2) for x, b in zip(inputs, baselines, strict=True)]))
-    shap = NeuronDeepLiftShap(model, model[3]).attribute(inputs, 2, baselines)
-    close(shap.sum(1), prefix(inputs)[:, 2].detach() - prefix(baselines)[:, 2].mean().detach())
-    for method, guided in ((NeuronGuidedBackprop, True), (NeuronDeconvolution, False)):
-        expected = clipped_gradient(prefix[:3], inputs, 4, guided=guided)
-        close(method(model, model[2]).attribute(inputs, 4), expected)
-        assert expected.any()
-
-
-@pytest.mark.usefixtures("registered")
-def test_guided_grad_cam() -> None:
-    model, inputs = build_convolutional(), draw(0, 3, 2, 8, 8)
-    layer = model.features[5]
-    cam = LayerGradCam(model, layer).attribute(inputs, 1, relu_attributions=True)
-    expected = clipped_gradient(model, inputs, 1, guided=True) * LayerAttribution.interpolate(cam, (8, 8))
-    close(GuidedGradCam(model, layer).attribute(inputs, 1), expected)
-    assert expected.any()
-
-
-@pytest.mark.usefixtures("registered")
 def test_a_subclass_counts_as_half_huber() -> None:
     model, inputs, baselines = build_chain(7), draw(1, 3, 5), draw(2, 3, 5)
     model[1], model[3] = SmallHalfHuber(), SmallHalfHuber()
@@ -300,20 +178,6 @@ def test_networks_with_relu_give_the_same_bits(method: Callable[[nn.Module], Cal
     assert torch.equal(before, method(model)(inputs, target=1))
 
 
-class Residual(nn.Module):
-    """An activation beside a skip connection, one after another one, and before a plain ReLU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.last = (nn.Linear(5, 5, dtype=torch.float64) for _ in range(2))
-        self.beside, self.after = HalfHuberReLU(), nn.Sequential(HalfHuberReLU(1.0), HalfHuberReLU(), nn.ReLU())
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        hidden = self.first(inputs)
-        logits: Tensor = self.last(self.after(self.beside(hidden) - 2 * hidden))
-        return logits
-
-
 @given(seeds)
 def test_activations_beside_skip_connections_and_each_other(seed: int) -> None:
     with torch.random.fork_rng():
@@ -327,19 +191,6 @@ def test_activations_beside_skip_connections_and_each_other(seed: int) -> None:
         assert delta.abs().max() < 1e-10
         for method, guided in ((GuidedBackprop, True), (Deconvolution, False)):
             close(method(model).attribute(inputs, 1), clipped_gradient(model, inputs, 1, guided=guided))
-
-
-class Reusing(nn.Module):
-    """One activation module at two places."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second, self.third = (nn.Linear(5, 5, dtype=torch.float64) for _ in range(3))
-        self.activation = HalfHuberReLU()
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        logits: Tensor = self.third(self.activation(self.second(self.activation(self.first(inputs)))))
-        return logits
 
 
 @pytest.mark.usefixtures("registered")

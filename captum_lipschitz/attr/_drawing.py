@@ -1,0 +1,133 @@
+"""From checked arguments to a figure: which panel shows what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.image import AxesImage
+from torch import Tensor
+
+from captum_lipschitz.attr import _panels as panels
+from captum_lipschitz.attr._layout import LINE, Layout
+from captum_lipschitz.attr._pictured import Pictured
+from captum_lipschitz.attr._wording import Wording
+
+
+@dataclass(frozen=True)
+class ColourScale:
+    """Where the colours of each heat map end.
+
+    Attributes:
+        limits: of each heat map, (N, K), positive.
+        clipped: whether values lie beyond, (N, K).
+    """
+
+    limits: np.ndarray[Any, Any]
+    clipped: np.ndarray[Any, Any]
+
+    @classmethod
+    def of(cls, heat: Tensor, shared: str, percentile: float) -> ColourScale:
+        """Limits shared by all maps, those of an image, those of a column, or by none."""
+        size = np.abs(heat.numpy())
+        axes = {"all": (0, 1, 2, 3), "image": (1, 2, 3), "column": (0, 2, 3), "panel": (2, 3)}[shared]
+        limits, largest = np.percentile(size, percentile, axes, keepdims=True), size.max(axes, keepdims=True)
+        limits = np.where(limits > 0, limits, largest)  # a map that is zero nearly everywhere
+        limits = np.where(limits > 0, limits, 1.0)  # or everywhere
+        return cls(*(np.broadcast_to(a[..., 0, 0], size.shape[:2]) for a in (limits, largest > limits)))
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Everything that a figure shows.
+
+    Attributes:
+        before: probabilities of the images, (N, M), where known.
+        after: of the images plus each perturbation, (N, K, M), where known.
+        own: the class that each column explains, (N, K), where known.
+    """
+
+    pictured: Pictured
+    layout: Layout
+    scale: ColourScale
+    cmap: Colormap
+    wording: Wording
+    before: Tensor | None
+    after: Tensor | None
+    own: Tensor | None
+
+    def draw(self, figure: Figure | SubFigure) -> None:
+        """Draw into a figure, whatever its size."""
+        layout = self.layout
+        for n in range(layout.num_images):
+            if layout.image:
+                self._image(layout.image_axes(figure, n), n)
+            for k in range(layout.num_columns):
+                heat = self._column(figure, n, k)
+            if heat is not None and (layout.bars == "image" or (layout.bars == "figure" and n == 0)):
+                axes = layout.bar_axes(figure, n if layout.bars == "image" else None)
+                panels.draw_bar(axes, heat, self.scale.limits[n, 0], clipped=self.scale.clipped[n, 0], label=self.wording.label)
+        if layout.legend:
+            panels.draw_legend(figure, layout.size)
+
+    def _image(self, axes: Axes, n: int) -> None:
+        panels.draw_image(axes, self.pictured.shown(self.pictured.images[n]))
+        axes.set_title(self.wording.images[n], fontsize=panels.NORMAL, pad=3)
+        if self.before is not None:
+            best = self.before[n].topk(min(2, len(self.before[n])))
+            lines = [
+                f"{lead}: {self.wording.name(int(c))} {panels.percent(float(p))}%"
+                for lead, p, c in zip(("predicted", "then"), best.values, best.indices, strict=False)
+            ]
+            axes.set_xlabel("\n".join(lines), fontsize=panels.SMALL, labelpad=3)
+
+    def _column(self, figure: Figure | SubFigure, n: int, k: int) -> AxesImage | None:
+        """Draw one column; its heat map, if it has one."""
+        layout, heat = self.layout, None
+        for p, part in enumerate(layout.parts):
+            axes = layout.part_axes(figure, n, k, p)
+            if part == "perturbed":
+                panels.draw_image(axes, self.pictured.shown(self.pictured.perturbed[n, k]))
+            elif part == "heat_map":
+                heat = self._heat(axes, n, k)
+            elif self.before is not None and self.after is not None:
+                own = None if self.own is None else int(self.own[n, k])
+                before, after = self.before[n].numpy(), self.after[n, k].numpy()
+                panels.draw_probabilities(axes, before, after, own, layout.slots, self.wording.name)
+            self._head(axes, n, k, p)
+        return heat
+
+    def _heat(self, axes: Axes, n: int, k: int) -> AxesImage:
+        heat = panels.draw_heat(axes, self.pictured.heat[n, k].numpy(), self.scale.limits[n, k], self.cmap)
+        if self.layout.bars == "panel":
+            below = axes.inset_axes((0.0, -0.09, 1.0, 0.05))
+            panels.draw_bar(below, heat, self.scale.limits[n, k], clipped=self.scale.clipped[n, k], upright=False)
+        return heat
+
+    def _head(self, axes: Axes, n: int, k: int, p: int) -> None:
+        """The column's title and the part's name: above, or in a lying column one above the other."""
+        title, part = self.wording.columns[n][k], self.wording.part(self.layout.parts[p], aside=not self.layout.flat)
+        bold: dict[str, Any] = {"fontsize": panels.LARGE, "fontweight": "bold"}
+        if self.layout.flat:
+            axes.set_title(part, fontsize=panels.NORMAL, pad=3)
+            if p == 0:
+                axes.annotate(
+                    title,
+                    (0.5, 1),
+                    (0, 4 + 72 * LINE),
+                    xycoords="axes fraction",
+                    textcoords="offset points",
+                    ha="center",
+                    va="bottom",
+                    **bold,
+                )
+            return
+        if p == 0:
+            letters = int(self.layout.cell * 72 / (0.6 * panels.LARGE))
+            axes.set_title(panels.shortened(title, letters), pad=3, **bold)
+        if k == 0:
+            axes.set_ylabel(part, fontsize=panels.NORMAL, labelpad=3)

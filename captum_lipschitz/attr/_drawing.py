@@ -70,18 +70,24 @@ class Drawing:
                 heat = self._column(figure, n, k)
             if heat is not None and (layout.bars == "image" or (layout.bars == "figure" and n == 0)):
                 axes = layout.bar_axes(figure, n if layout.bars == "image" else None)
-                panels.draw_bar(axes, heat, self.scale.limits[n, 0], clipped=self.scale.clipped[n, 0], label=self.wording.label)
+                panels.draw_bar(
+                    axes, heat, self.scale.limits[n, 0], clipped=self.scale.clipped[n, 0], label=self.wording.label
+                )
         if layout.legend:
             panels.draw_legend(figure, layout.size)
 
     def _image(self, axes: Axes, n: int) -> None:
         panels.draw_image(axes, self.pictured.shown(self.pictured.images[n]))
-        axes.set_title(self.wording.images[n], fontsize=panels.NORMAL, pad=3)
+        axes.set_title(
+            panels.fitted(self.wording.images[n], self.layout.cell, panels.NORMAL), fontsize=panels.NORMAL, pad=3
+        )
         if self.before is not None:
             best = self.before[n].topk(min(2, len(self.before[n])))
+            ends = [f" {panels.percent(float(p))}%" for p in best.values]
             lines = [
-                f"{lead}: {self.wording.name(int(c))} {panels.percent(float(p))}%"
-                for lead, p, c in zip(("predicted", "then"), best.values, best.indices, strict=False)
+                panels.fitted(f"{lead}: {self.wording.name(int(c))}", self.layout.cell - 0.06 * len(end), panels.SMALL)
+                + end
+                for lead, c, end in zip(("predicted", "then"), best.indices, ends, strict=False)
             ]
             axes.set_xlabel("\n".join(lines), fontsize=panels.SMALL, labelpad=3)
 
@@ -110,7 +116,8 @@ class Drawing:
 
     def _head(self, axes: Axes, n: int, k: int, p: int) -> None:
         """The column's title and the part's name: above, or in a lying column one above the other."""
-        title, part = self.wording.columns[n][k], self.wording.part(self.layout.parts[p], aside=not self.layout.flat)
+        title = panels.fitted(self.wording.columns[n][k], self.layout.cell, panels.LARGE, bold=True)
+        part = self.wording.part(self.layout.parts[p], aside=not self.layout.flat)
         bold: dict[str, Any] = {"fontsize": panels.LARGE, "fontweight": "bold"}
         if self.layout.flat:
             axes.set_title(part, fontsize=panels.NORMAL, pad=3)
@@ -127,7 +134,6 @@ class Drawing:
                 )
             return
         if p == 0:
-            letters = int(self.layout.cell * 72 / (0.6 * panels.LARGE))
-            axes.set_title(panels.shortened(title, letters), pad=3, **bold)
+            axes.set_title(title, pad=3, **bold)
         if k == 0:
             axes.set_ylabel(part, fontsize=panels.NORMAL, labelpad=3)

@@ -22,6 +22,7 @@ class Layout:
         aspect: height over width of an image.
         slots: classes in a panel of probabilities.
         bars: ``"figure"`` or ``"image"`` for one colour bar beside it, ``"panel"`` for one under each heat map.
+        legend: whether the bars of probabilities are explained at the foot.
     """
 
     num_images: int
@@ -45,14 +46,14 @@ class Layout:
 
     def _height(self, part: str) -> float:
         if part == "probabilities":
-            return 0.34 * self.slots + 2 * MARGIN
+            return 0.34 * self.slots + 0.05
         return self.cell * self.aspect + (0.26 if part == "heat_map" and self.bars == "panel" else 0.0)
 
     @property
     def _heights(self) -> list[float]:
         """Of the rows of a block."""
         if self.flat:
-            return [max((self._height(part) for part in (*self.parts, *(["image"] if self.image else []))), default=0)]
+            return [max(self._height(part) for part in self.parts)]
         return [self._height(part) for part in self.parts]
 
     @property
@@ -64,7 +65,7 @@ class Layout:
     def block(self) -> float:
         """Height of a block, with what stands above and below it."""
         rows = sum(self._heights) + GAP * (len(self._heights) - 1)
-        caption = 2.6 * LINE if self.image else 0.0
+        caption = 2.6 * LINE if self.image and self.slots else 0.0
         return self._title + max(rows, (self.cell * self.aspect if self.image else 0.0) + caption) + 2 * GAP
 
     @property
@@ -77,7 +78,8 @@ class Layout:
         """Width and height of the figure."""
         columns = len(self.parts) if self.flat else self.num_columns
         side = 0.95 if self.bars != "panel" and "heat_map" in self.parts else 0.1
-        return self.left + columns * (self.cell + GAP) + side, self.num_images * self.block + 0.3 * self.legend + 2 * MARGIN
+        width = self.left + columns * (self.cell + GAP) + side
+        return width, self.num_images * self.block + 0.3 * self.legend + 2 * MARGIN
 
     def place(self, figure: Figure | SubFigure, left: float, top: float, width: float, height: float) -> Axes:
         """Axes whose upper left corner stands so many inches from the figure's."""

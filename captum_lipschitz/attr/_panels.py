@@ -28,7 +28,9 @@ def draw_heat(axes: Axes, heat: np.ndarray[Any, Any], limit: float, cmap: Any) -
     return axes.imshow(heat, cmap=cmap, vmin=-limit, vmax=limit, interpolation="nearest")
 
 
-def draw_bar(axes: Axes, heat: AxesImage, limit: float, *, clipped: bool, label: str = "", upright: bool = True) -> None:
+def draw_bar(
+    axes: Axes, heat: AxesImage, limit: float, *, clipped: bool, label: str = "", upright: bool = True
+) -> None:
     """A colour bar with three marks, its ends pointed where values lie beyond."""
     figure = axes.figure
     bar = figure.colorbar(
@@ -65,9 +67,9 @@ def draw_probabilities(
     for slot, c in enumerate(shown):
         weight = "bold" if c == own else "normal"
         numbers = f"{percent(before[c])} \N{RIGHTWARDS ARROW} {percent(after[c])}%"
-        letters = int(width * 72 / (0.55 * SMALL)) - len(numbers) - 1
+        room = width - 0.6 * SMALL / 72 * (len(numbers) + 1)
         font: dict[str, Any] = {"fontsize": SMALL, "fontweight": weight, "va": "center"}
-        axes.text(0, slot + 0.28, shortened(name(c), letters), ha="left", **font)
+        axes.text(0, slot + 0.28, fitted(name(c), room, SMALL, bold=c == own), ha="left", **font)
         axes.text(1, slot + 0.28, numbers, ha="right", **font)
         for offset, values, color in ((0.62, before, BEFORE), (0.8, after, AFTER)):
             axes.barh(slot + offset, float(values[c]), height=0.18, color=color)
@@ -109,7 +111,12 @@ def percent(probability: float) -> str:
     return ">99" if rounded == "100" and probability < 1 else rounded
 
 
-def shortened(text: str, letters: int) -> str:
-    """At most so many letters, at least three, an ellipsis in place of the rest."""
-    letters = max(letters, 3)
+def fitted(text: str, width: float, points: float, *, bold: bool = False) -> str:
+    """The text, or as much of it as fits into ``width`` inches, an ellipsis in place of the rest.
+
+    Example:
+        >>> fitted("great white shark", 1.25, 7), fitted("great white shark", 0.7, 7)
+        ('great white shark', 'great whit…')
+    """
+    letters = max(3, int(width * 72 / ((0.68 if bold else 0.6) * points)))  # the mean letter's width over its height
     return text if len(text) <= letters else text[: letters - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"

@@ -53,7 +53,8 @@ class Pictured:
         if not torch.equal(given, box.clamp(given)):
             raise InvalidInputError(
                 f"images: expected values within bounds ({box.lower:g}, {box.upper:g}), got "
-                f"{float(given.min()):.4g} to {float(given.max()):.4g}; undo a mean/std normalisation, clamp them, or give their range as bounds"
+                f"{float(given.min()):.4g} to {float(given.max()):.4g}; undo a mean/std normalisation, "
+                "or give their range as bounds"
             )
         batch = given if given.dim() == 4 else given[None]
         columns, titles = _columns(attributions, given)
@@ -76,7 +77,7 @@ class Pictured:
         with no_trace(model, images), torch.no_grad():
             before = check_logits(model(images), len(images))
             after = [check_logits(model(columns), len(columns)) for columns in perturbed]
-        return before.float().softmax(-1).cpu(), torch.stack(after).float().softmax(-1).cpu()
+        return before.double().softmax(-1).cpu(), torch.stack(after).double().softmax(-1).cpu()
 
     def given_probabilities(self, pair: tuple[Array, Array]) -> tuple[Tensor, Tensor]:
         """The user's own, checked: (N, M) or (M,) before, (N, K, M) or what that lacks of N and K after."""
@@ -101,8 +102,8 @@ class Pictured:
                     f"{float(values.max()):.4g}; of logits take softmax(-1) first"
                 )
         return (
-            before.float().cpu().reshape(num_images, -1),
-            after.float().cpu().reshape(num_images, num_columns, -1),
+            before.double().cpu().reshape(num_images, -1),
+            after.double().cpu().reshape(num_images, num_columns, -1),
         )
 
     def classes(self, classes: int | Sequence[int] | Tensor) -> Tensor:
@@ -123,28 +124,30 @@ class Pictured:
 
 def _columns(attributions: Attributions, images: Tensor) -> tuple[list[Tensor], list[str] | None]:
     """Attributions as tensors (N, K, C or 1, H, W) whose columns stand side by side, and their titles."""
-    titles = [str(key) for key in attributions] if isinstance(attributions, Mapping) else None
     if isinstance(attributions, Mapping):
-        attributions = list(attributions.values())
-    if not isinstance(attributions, (list, tuple)):
-        return [_fitting(attributions, images, alone=False)], titles
-    if not attributions:
+        titles = [str(key) for key in attributions]
+        named = [(f"attributions[{key!r}]", part) for key, part in attributions.items()]
+    elif isinstance(attributions, (list, tuple)):
+        titles, named = None, [(f"attributions[{k}]", part) for k, part in enumerate(attributions)]
+    else:
+        return [_fitting(attributions, images, "attributions", alone=False)], None
+    if not named:
         raise InvalidInputError("attributions: expected at least one, got none")
-    return [_fitting(part, images, alone=True) for part in attributions], titles
+    return [_fitting(part, images, name, alone=True) for name, part in named], titles
 
 
-def _fitting(attribution: object, images: Tensor, *, alone: bool) -> Tensor:
+def _fitting(attribution: object, images: Tensor, name: str, *, alone: bool) -> Tensor:
     """One attribution as (N, K, C or 1, H, W); K is 1 where it is a column ``alone``."""
-    values = given = check_inputs(_tensor(attribution, "attributions"), "attributions")
+    values = given = check_inputs(_tensor(attribution, name), name)
     if images.dim() == 3:
         images, values = images[None], values[None]
     if values.dim() == 4:
         values = values[:, None]
     fits = values.dim() == 5 and values.shape[2] in (images.shape[1], 1) and (values.shape[1] == 1 or not alone)
     if not fits or len(values) != len(images) or values.shape[3:] != images.shape[2:]:
-        columns = "in each column" if alone else "or with K columns, (K, C, H, W) of one image or (N, K, C, H, W)"
+        columns = "as each column" if alone else "or with K columns, (K, C, H, W) of one image or (N, K, C, H, W)"
         raise InvalidInputError(
-            f"attributions: expected the shape of the images, {tuple(images.shape)}, {columns}, "
+            f"{name}: expected the shape of the images, {tuple(images.shape)}, {columns}, "
             f"with as many channels or one; got {tuple(given.shape)}"
         )
     return values

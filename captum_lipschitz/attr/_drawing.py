@@ -78,18 +78,20 @@ class Drawing:
 
     def _image(self, axes: Axes, n: int) -> None:
         panels.draw_image(axes, self.pictured.shown(self.pictured.images[n]))
-        axes.set_title(
-            panels.fitted(self.wording.images[n], self.layout.cell, panels.NORMAL), fontsize=panels.NORMAL, pad=3
-        )
+        title = panels.fitted(self.wording.images[n], self.layout.cell, panels.NORMAL)
+        axes.set_title(title, fontsize=panels.NORMAL, pad=3)
         if self.before is not None:
-            best = self.before[n].topk(min(2, len(self.before[n])))
-            ends = [f" {panels.percent(float(p))}%" for p in best.values]
-            lines = [
-                panels.fitted(f"{lead}: {self.wording.name(int(c))}", self.layout.cell - 0.06 * len(end), panels.SMALL)
-                + end
-                for lead, c, end in zip(("predicted", "then"), best.indices, ends, strict=False)
-            ]
-            axes.set_xlabel("\n".join(lines), fontsize=panels.SMALL, labelpad=3)
+            axes.set_xlabel("\n".join(self._decision(self.before[n])), fontsize=panels.SMALL, labelpad=3)
+
+    def _decision(self, probabilities: Tensor) -> list[str]:
+        """The two most probable classes, a line each."""
+        best = probabilities.topk(min(2, len(probabilities)))
+        lines = []
+        for lead, c, p in zip(("predicted", "then"), best.indices, best.values, strict=False):
+            end = f" {panels.percent(float(p))}%"
+            room = self.layout.cell - 0.06 * len(end)
+            lines.append(panels.fitted(f"{lead}: {self.wording.name(int(c))}", room, panels.SMALL) + end)
+        return lines
 
     def _column(self, figure: Figure | SubFigure, n: int, k: int) -> AxesImage | None:
         """Draw one column; its heat map, if it has one."""
@@ -110,8 +112,13 @@ class Drawing:
     def _heat(self, axes: Axes, n: int, k: int) -> AxesImage:
         heat = panels.draw_heat(axes, self.pictured.heat[n, k].numpy(), self.scale.limits[n, k], self.cmap)
         if self.layout.bars == "panel":
-            below = axes.inset_axes((0.0, -0.09, 1.0, 0.05))
-            panels.draw_bar(below, heat, self.scale.limits[n, k], clipped=self.scale.clipped[n, k], upright=False)
+            panels.draw_bar(
+                self.layout.strip_axes(axes),
+                heat,
+                self.scale.limits[n, k],
+                clipped=self.scale.clipped[n, k],
+                upright=False,
+            )
         return heat
 
     def _head(self, axes: Axes, n: int, k: int, p: int) -> None:

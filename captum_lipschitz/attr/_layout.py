@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-GAP, LABEL, TITLE, LINE, MARGIN = 0.08, 0.48, 0.22, 0.14, 0.06
+GAP, LABEL, TITLE, LINE, MARGIN, STRIP = 0.08, 0.48, 0.22, 0.14, 0.06, 0.32
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Layout:
     def _height(self, part: str) -> float:
         if part == "probabilities":
             return 0.34 * self.slots + 0.05
-        return self.cell * self.aspect + (0.26 if part == "heat_map" and self.bars == "panel" else 0.0)
+        return self.cell * self.aspect + (STRIP if part == "heat_map" and self.bars == "panel" else 0.0)
 
     @property
     def _heights(self) -> list[float]:
@@ -100,6 +100,11 @@ class Layout:
         height = self.cell * self.aspect if part != "probabilities" else self._height(part)
         down, across = (0.0, p) if self.flat else (sum(self._heights[:p]) + GAP * p, k)
         return self.place(figure, self.left + across * (self.cell + GAP), self.top(n) + down, self.cell, height)
+
+    def strip_axes(self, heat: Axes) -> Axes:
+        """For the colour bar under one heat map."""
+        height = self.cell * self.aspect
+        return heat.inset_axes((0.0, -0.15 / height, 1.0, 0.09 / height))
 
     def bar_axes(self, figure: Figure | SubFigure, n: int | None) -> Axes:
         """For the colour bar of image n, or of all images, at the right edge."""

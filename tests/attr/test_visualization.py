@@ -152,7 +152,7 @@ def test_probabilities_are_the_models_for_the_pictures_as_drawn() -> None:
         ]
         assert _texts(axes) == expected
         assert [text.get_fontweight() for text in axes.texts] == ["bold"] * 2 + ["normal"] * 6
-        widths = torch.tensor([bar.get_width() for bar in axes.patches]).reshape(4, 2)
+        widths = torch.tensor([bar.get_width() for bar in axes.patches], dtype=torch.float32).reshape(4, 2)
         torch.testing.assert_close(widths, torch.stack([before[n, order], after[n, k, order]], 1))
     given = visualize(deltas, images, probabilities=(before, after.numpy()), classes=[2, 0, 3], top=4)
     bars = [[bar.get_width() for axes in _bars(f) for bar in axes.patches] for f in (figure, given)]

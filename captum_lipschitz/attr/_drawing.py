@@ -110,15 +110,10 @@ class Drawing:
         return heat
 
     def _heat(self, axes: Axes, n: int, k: int) -> AxesImage:
-        heat = panels.draw_heat(axes, self.pictured.heat[n, k].numpy(), self.scale.limits[n, k], self.cmap)
+        limit, clipped = self.scale.limits[n, k], self.scale.clipped[n, k]
+        heat = panels.draw_heat(axes, self.pictured.heat[n, k].numpy(), limit, self.cmap)
         if self.layout.bars == "panel":
-            panels.draw_bar(
-                self.layout.strip_axes(axes),
-                heat,
-                self.scale.limits[n, k],
-                clipped=self.scale.clipped[n, k],
-                upright=False,
-            )
+            panels.draw_bar(self.layout.strip_axes(axes), heat, limit, clipped=clipped, upright=False)
         return heat
 
     def _head(self, axes: Axes, n: int, k: int, p: int) -> None:

@@ -318,8 +318,9 @@ def test_a_notebook_shows_it_once_whatever_its_backend(first: str) -> None:
     cells = [nbformat.v4.new_code_cell(c) for c in (first or "pass", setup + f"figure = {call}", call)]
     notebook = nbformat.v4.new_notebook(cells=cells)
     client.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
-    assert [len(cell.outputs) for cell in cells] == [0, 0, 1]
-    assert "image/png" in cells[2].outputs[0]["data"]
+    pictures = [["image/png" in out.get("data", {}) for out in cell.outputs] for cell in cells]
+    assert [sum(cell) for cell in pictures] == [0, 0, 1]
+    assert len(cells[2].outputs) == 1
 
 
 def test_captums_own_methods_stand_beside_ours() -> None:

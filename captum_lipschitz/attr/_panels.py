@@ -9,8 +9,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.font_manager import FontProperties
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
+from matplotlib.textpath import text_to_path
 
 BEFORE, AFTER = "0.72", "0.15"  # greys: the colours are the heat map's
 SMALL, NORMAL, LARGE = 7.0, 8.0, 9.5  # points
@@ -112,11 +114,13 @@ def percent(probability: float) -> str:
 
 
 def fitted(text: str, width: float, points: float, *, bold: bool = False) -> str:
-    """The text, or as much of it as fits into ``width`` inches, an ellipsis in place of the rest.
+    """The text, or as much of it as fits into ``width`` inches, an ellipsis in place of the rest."""
+    font = FontProperties(size=points, weight="bold" if bold else "normal")
 
-    Example:
-        >>> fitted("great white shark", 1.25, 7), fitted("great white shark", 0.7, 7)
-        ('great white shark', 'great whit…')
-    """
-    letters = max(3, int(width * 72 / ((0.68 if bold else 0.6) * points)))  # the mean letter's width over its height
-    return text if len(text) <= letters else text[: letters - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
+    def fits(part: str) -> bool:
+        return bool(text_to_path.get_text_width_height_descent(part, font, ismath=False)[0] <= 72 * width)
+
+    if fits(text):
+        return text
+    cuts = (text[:end].rstrip() + "\N{HORIZONTAL ELLIPSIS}" for end in range(len(text) - 1, 0, -1))
+    return next(filter(fits, cuts), "")

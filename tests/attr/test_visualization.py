@@ -23,7 +23,7 @@ from strategies import build_batch, build_convolutional
 from torch import Tensor, nn
 
 from captum_lipschitz import AdversarialAttribution
-from captum_lipschitz.attr._panels import percent
+from captum_lipschitz.attr._panels import fitted, percent
 from captum_lipschitz.attr.visualization import visualize
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, ModelOutputError
 from captum_lipschitz.models import PreActResNet44
@@ -173,6 +173,16 @@ def test_titles_come_from_classes_names_mappings_or_the_caller() -> None:
     single = _written(visualize(deltas[:, 0], images, classes=[3, 1]))
     assert [word for word in single if word.startswith("class")] == ["class 3", "class 1"]
     assert {"image", "image + perturbation", "heat map"} <= set(single)
+
+
+def test_texts_are_cut_only_where_they_do_not_fit() -> None:
+    assert fitted("Integrated Gradients", 1.6, 9.5, bold=True) == "Integrated Gradients"
+    parts = [fitted("Integrated Gradients", inches, 9.5, bold=True) for inches in (1.2, 0.8, 0.4, 0.01)]
+    assert parts[-1] == ""
+    assert all(a > b for a, b in itertools.pairwise(map(len, parts)))
+    assert all(
+        "Integrated Gradients".startswith(part[:-1]) and part[-1] == "\N{HORIZONTAL ELLIPSIS}" for part in parts[:-1]
+    )
 
 
 @pytest.mark.parametrize("scale", ["all", "image", "panel"])

@@ -103,6 +103,7 @@ def visualize(
         OSError: where the file cannot be written.
 
     Example:
+        >>> from captum_lipschitz.attr import AdversarialAttribution
         >>> from captum_lipschitz.attr.visualization import visualize
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 4))
         >>> images, labels = torch.rand(2, 3, 8, 8), torch.tensor([0, 3])

@@ -135,11 +135,27 @@ class Subject:
         kind: the class.
         settings: keywords of every call of ``attribute``.
         layered: it explains a layer, which it takes beside the model.
+        of_classes: it explains a class beside others, so outputs of shape (N, C) alone.
+        objectives: what is explained: of Captum's models as they are the output, of those with weights moved the
+            log-odds (which Captum's models hold constant, as their classes share all weights).
     """
 
     kind: type[Attribution]
     settings: dict[str, Any] = field(default_factory=dict)
     layered: bool = False
+    of_classes: bool = False
+    objectives: tuple[str, ...] = ("output", "log_odds")
+
+    @property
+    def name(self) -> str:
+        """Of the class, and of settings that differ."""
+        return "-".join([self.kind.__name__, *self.settings])
+
+    @property
+    def names(self) -> list[str]:
+        """The cases that apply."""
+        names = LAYER_CASES if self.layered else [*INPUT_CASES, *NOISE_CASES, *LAYER_CASES]
+        return [name for name in names if not (self.of_classes and "tuple_target" in name)]
 
     def attribute(
         self, case: Case, model: Callable[..., Any] | None = None, *, made: dict[str, Any] | None = None, **given: Any
@@ -164,23 +180,34 @@ def load(name: str, *, shaken: bool) -> Case:
 
     Args:
         name: of Captum's configuration.
-        shaken: move the weights a little. Captum's models give all classes the same weights, so the log-odds between
-            them are constant and there is nothing to explain.
+        shaken: move the weights a little, so that classes differ, and the last biases, so that decisions are close.
     """
     (entry,) = (entry for entry in config if entry["name"] == name)
-    model = copy.deepcopy(entry["model"])
-    if shaken:
-        generator = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return Case(
+    case = Case(
         name,
-        model,
+        copy.deepcopy(entry["model"]),
         copy.deepcopy(entry["attribute_args"]),
         entry.get("layer"),
         entry.get("noise_tunnel", False),
     )
+    if shaken:
+        _shake(case)
+    return case
+
+
+def _shake(case: Case) -> None:
+    generator = torch.Generator().manual_seed(0)
+    linear = [module for module in case.model.modules() if isinstance(module, nn.Linear)]
+    last = [module for module in linear if module.out_features == linear[-1].out_features]
+    with torch.no_grad():
+        for parameter in case.model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+        logits: dict[nn.Module, Tensor] = {}
+        handles = [module.register_forward_hook(lambda m, _, out: logits.update({m: out})) for module in last]
+        case.model(*case.model_inputs)
+        for module, handle in zip(last, handles, strict=True):
+            handle.remove()
+            module.bias.sub_(logits[module].mean(0))
 
 
 def tensors(value: Any) -> Iterator[Tensor]:

@@ -31,17 +31,20 @@ from captum_lipschitz.errors import CaptumLipschitzError
 SUBJECTS = [
     Subject(AdversarialAttribution),
     Subject(ContrastiveAdversarialAttribution, of_classes=True, objectives=("log_odds",)),
-    Subject(MinimalAdversarialAttribution, objectives=("log_odds",)),  # an output has no boundary
+    Subject(MinimalAdversarialAttribution, objectives=("log_odds",)),  # an output by itself has no boundary near by
     Subject(LayerAdversarialAttribution, layered=True),
     Subject(LayerAdversarialAttribution, {"attribute_to_layer_input": True}, layered=True),
 ]
 
-# Perturbations are about 0.1 a feature, and a wrong row would differ by 0.01 and more. What differs between batch shapes
-# is rounding of the model's matrix products, which a path through many kinks can amplify: so values are compared in
+# Perturbations are about 0.1 a feature; a wrong row would differ by 0.01 and more. What differs between batch shapes is
+# rounding of the model's matrix products, which a path through many kinks can amplify: so values are compared in
 # double precision (1e-16 of values up to 300), and in single precision only where the same operations run.
 ROUNDING = 1e-9
 SINGLE = 1e-6
 ON_CUDA = 2e-4  # other kernels, and convolutions in TF32; Captum's own tests allow the same
+
+# Its four examples are of other classes than the target already.
+NOTHING_TO_CHANGE = [(MinimalAdversarialAttribution, "conv_layer_single_target")]
 
 # On examples whose ReLUs are all off, nothing changes the output, so nothing is found.
 pytestmark = pytest.mark.filterwarnings("ignore:.*no change was found:captum_lipschitz.errors.CaptumLipschitzWarning")
@@ -62,7 +65,7 @@ TWICE = [
 ]
 every_case = pytest.mark.parametrize(("subject", "name"), EVERY_CASE)
 every_case_twice = pytest.mark.parametrize(("subject", "name", "objective"), TWICE)
-FEW_STEPS = {"n_steps": 4}
+FEW_STEPS = {"n_steps": 3}
 
 
 def test_every_case_of_captums_configuration_is_included_or_left_out_with_a_reason() -> None:
@@ -81,7 +84,7 @@ def test_every_case_of_captums_configuration_is_included_or_left_out_with_a_reas
 def test_a_batch_of_targets_equals_each_example_and_target_alone(subject: Subject, name: str, objective: str) -> None:
     case, settings = _load(name, objective)
     together = list(tensors(subject.attribute(case, **case.arguments, **settings)))
-    assert any(part.any() for part in together)
+    assert any(part.any() for part in together) or (subject.kind, name) in NOTHING_TO_CHANGE
     for index in range(case.num_rows):
         for arguments in case.row(index):
             alone = subject.attribute(case, **arguments, **settings)
@@ -100,7 +103,7 @@ def test_no_noise_and_no_chunks_give_the_same(subject: Subject, name: str, objec
 
 def _load(name: str, objective: str) -> tuple[Case, dict[str, Any]]:
     """The case in double precision, and what to explain of it and how."""
-    settings = {"n_steps": 10} if objective == "log_odds" else {"n_steps": 10, "objective": "output"}
+    settings = {"n_steps": 6} if objective == "log_odds" else {"n_steps": 6, "objective": "output"}
     case = load(name, shaken=objective == "log_odds")
     return replace(case, model=case.model.double(), arguments=_moved(case.arguments, torch.float64)), settings
 

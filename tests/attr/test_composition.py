@@ -15,6 +15,8 @@ import torch
 from captum.attr import (
     DataLoaderAttribution,
     IntegratedGradients,
+    LayerAttribution,
+    LayerIntegratedGradients,
     NoiseTunnel,
     Saliency,
     configure_interpretable_embedding_layer,
@@ -28,16 +30,24 @@ from strategies import build_batch, build_convolutional
 from torch import Tensor, nn
 
 from captum_lipschitz.attr.adversarial import AdversarialAttribution
+from captum_lipschitz.attr.contrastive import ContrastiveAdversarialAttribution
+from captum_lipschitz.attr.layer import LayerAdversarialAttribution
+from captum_lipschitz.attr.minimal import MinimalAdversarialAttribution
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.geometry import RMSE
 
-NEEDS_TARGET_ONLY = [AdversarialAttribution]
+OF_INPUTS = [AdversarialAttribution, ContrastiveAdversarialAttribution, MinimalAdversarialAttribution]
 
 
-@pytest.fixture(params=NEEDS_TARGET_ONLY, ids=lambda kind: kind.__name__)
+@pytest.fixture(params=OF_INPUTS, ids=lambda kind: kind.__name__)
 def kind(request: pytest.FixtureRequest) -> Any:
-    """Each class that is called with inputs and a target."""
+    """Each class that explains inputs."""
     return request.param
+
+
+def _rho(kind: Any, rho: float) -> dict[str, float]:
+    """The size, for the classes whose setting and not whose answer it is."""
+    return {} if kind is MinimalAdversarialAttribution else {"rho": rho}
 
 
 class TwoInputs(nn.Module):
@@ -102,13 +112,40 @@ def test_noise_tunnel_is_the_mean_over_noisy_inputs_each_with_its_own_target_and
 
 def test_noise_tunnel_passes_settings_on(kind: Any) -> None:
     model, inputs, arguments = _two_inputs()
-    settings = {"rho": 0.3, "n_steps": 7, "internal_batch_size": 2, "mask": (torch.tensor([1.0, 0, 1, 0]), 0)}
+    settings = {**_rho(kind, 0.3), "n_steps": 7, "internal_batch_size": 2, "mask": (torch.tensor([1.0, 0, 1, 0]), 0)}
     plain = kind(model).attribute(inputs, **arguments, **settings)
     smooth = NoiseTunnel(kind(model)).attribute(inputs, nt_samples=2, stdevs=0.0, **arguments, **settings)
     for ours, expected in zip(smooth, plain, strict=True):
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
     assert not smooth[1].any()
     assert not smooth[0][:, 1].any()
+
+
+@pytest.mark.parametrize("path", ["0", "3"])
+def test_layer_attributions_with_noise_tunnel_sensitivity_and_upsampling(path: str) -> None:
+    inputs, labels = build_batch(0, 3)
+    model = nn.Sequential(nn.Conv2d(2, 3, 2), nn.Tanh(), nn.Identity(), nn.Flatten(), nn.Linear(48, 4)).double()
+    method = LayerAdversarialAttribution(model, model.get_submodule(path))
+    plain, delta = method.attribute(inputs, labels, n_steps=5, return_convergence_delta=True)
+    smooth, deltas = NoiseTunnel(method).attribute(
+        inputs, nt_samples=2, stdevs=0.0, target=labels, n_steps=5, return_convergence_delta=True
+    )
+    assert plain.any()
+    torch.testing.assert_close(smooth, plain, rtol=0, atol=1e-12)
+    torch.testing.assert_close(deltas, delta.repeat_interleave(2), rtol=0, atol=1e-12)
+
+    def louder(rows: Tensor) -> Tensor:
+        return rows * 1.5
+
+    def explain(rows: Tensor, **settings: Any) -> tuple[Tensor]:
+        attributions: Tensor = method.attribute(rows, **settings)
+        return (attributions,)  # it expects a tuple, which Captum's layer methods do not return either
+
+    found = sensitivity_max(explain, inputs, louder, n_perturb_samples=1, target=labels, n_steps=5)
+    change = method.attribute(inputs * 1.5, labels, n_steps=5) - plain
+    torch.testing.assert_close(found, change.flatten(1).norm(dim=1) / plain.flatten(1).norm(dim=1))
+    if plain.dim() == 4:
+        assert LayerAttribution.interpolate(plain, (5, 5)).shape == (3, 3, 5, 5)
 
 
 def _linear(weight: list[list[float]]) -> nn.Linear:
@@ -167,7 +204,8 @@ def test_sensitivity_max(kind: Any) -> None:
         moves = offsets.repeat(len(parts[0]) // 3)
         return tuple(part + moves.view(-1, *[1] * (part.dim() - 1)) for part in parts)
 
-    settings = {**arguments, "rho": 0.2, "n_steps": 10}
+    decisions = model(*inputs, *arguments["additional_forward_args"]).argmax(1)
+    settings = {**arguments, **_rho(kind, 0.2), "n_steps": 10, "target": decisions}
     found = sensitivity_max(kind(model).attribute, inputs, perturb, n_perturb_samples=3, **settings)
 
     def explain(offset: Tensor | float) -> Tensor:
@@ -290,6 +328,9 @@ def test_interpretable_embeddings(kind: Any) -> None:
     attributions = kind(model).attribute(embedded, target)
     expected = kind(lambda vectors: model.head(vectors.mean(1))).attribute(embedded.detach(), target)
     remove_interpretable_embedding_layer(model, layer)
+    if kind is AdversarialAttribution:  # without touching the model: as a layer's change, from the tokens themselves
+        of_layer = LayerAdversarialAttribution(model, model.embedding).attribute(tokens, target)
+        torch.testing.assert_close(of_layer, attributions, rtol=0, atol=1e-6)
     assert attributions.shape == (2, 4, 4)
     assert attributions.any()
     assert torch.equal(attributions, expected)
@@ -313,6 +354,17 @@ def test_dataloader_attribution_takes_methods_that_try_features_only(kind: Any) 
     for method in (kind, Saliency):
         with pytest.raises(AssertionError, match="does not support"):
             DataLoaderAttribution(method(nn.Linear(3, 2)))
+
+
+def test_every_public_member_of_captums_layer_methods() -> None:
+    model = nn.Sequential(nn.Linear(3, 2))
+    ours, theirs = LayerAdversarialAttribution(model, model[0]), LayerIntegratedGradients(model, model[0])
+    public = {name for name in dir(theirs) if not name.startswith("_")}
+    own = {"ig", "gradient_func", "inputs_or_outputs"}  # how it is made of IntegratedGradients
+    assert {name for name in public - own if not hasattr(ours, name)} == set()
+    assert ours.get_name() == "Layer Adversarial Attribution"
+    with pytest.raises(NotImplementedError, match="LayerAdversarialAttribution"):
+        ours.attribute_future()
 
 
 @pytest.mark.parametrize("theirs", [Saliency, IntegratedGradients])

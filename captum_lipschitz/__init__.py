@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from captum_lipschitz.attr import LayerAdversarialAttribution as LayerAdversarialAttribution
     from captum_lipschitz.attr import MinimalAdversarialAttribution as MinimalAdversarialAttribution
     from captum_lipschitz.attr import register_with_captum as register_with_captum
+    from captum_lipschitz.attr import visualize as visualize
     from captum_lipschitz.metrics import AccuracyRobustnessArea as AccuracyRobustnessArea
 
 __version__ = "0.1.0"
@@ -76,6 +77,7 @@ _LAZY = {
     "LayerAdversarialAttribution": "captum_lipschitz.attr",
     "MinimalAdversarialAttribution": "captum_lipschitz.attr",
     "register_with_captum": "captum_lipschitz.attr",
+    "visualize": "captum_lipschitz.attr",
 }
 
 __all__ = [
@@ -133,6 +135,7 @@ __all__ = [
     "recalibrate_batch_norm",
     "register_with_captum",
     "replace_activations",
+    "visualize",
 ]
 
 

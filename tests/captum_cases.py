@@ -139,16 +139,16 @@ class Subject:
     Attributes:
         kind: the class.
         settings: keywords of every call of ``attribute``.
+        tuple_settings: further ones, where targets are tuples.
         layered: it explains a layer, which it takes beside the model.
-        of_classes: it explains a class beside others, so outputs of shape (N, C) alone.
         objectives: what is explained: of Captum's models as they are the output, of those with weights moved the
             log-odds (which Captum's models hold constant, as their classes share all weights).
     """
 
     kind: type[Attribution]
     settings: dict[str, Any] = field(default_factory=dict)
+    tuple_settings: dict[str, Any] = field(default_factory=dict)
     layered: bool = False
-    of_classes: bool = False
     objectives: tuple[str, ...] = ("output", "log_odds")
 
     @property
@@ -159,8 +159,7 @@ class Subject:
     @property
     def names(self) -> list[str]:
         """The cases that apply."""
-        names = LAYER_CASES if self.layered else [*INPUT_CASES, *NOISE_CASES, *OTHER_MODELS]
-        return [name for name in names if not (self.of_classes and "tuple_target" in name)]
+        return LAYER_CASES if self.layered else [*INPUT_CASES, *NOISE_CASES, *OTHER_MODELS]
 
     def attribute(
         self, case: Case, model: Callable[..., Any] | None = None, *, made: dict[str, Any] | None = None, **given: Any
@@ -177,7 +176,8 @@ class Subject:
         method = self.kind(case.model if model is None else model, *layer, **(made or {}))
         if any(name in given for name in _TUNNEL_ONLY):
             method = NoiseTunnel(method)
-        return method.attribute(**{**given, **self.settings})
+        further = self.tuple_settings if "tuple_target" in case.name else {}
+        return method.attribute(**{**given, **self.settings, **further})
 
 
 def load(name: str, *, shaken: bool) -> Case:

@@ -6,6 +6,7 @@ from captum_lipschitz.attr.layer import LayerAdversarialAttribution as LayerAdve
 from captum_lipschitz.attr.minimal import MinimalAdversarialAttribution as MinimalAdversarialAttribution
 from captum_lipschitz.attr.registration import CaptumRegistration as CaptumRegistration
 from captum_lipschitz.attr.registration import register_with_captum as register_with_captum
+from captum_lipschitz.attr.visualization import visualize as visualize
 
 __all__ = [
     "AdversarialAttribution",
@@ -14,4 +15,5 @@ __all__ = [
     "LayerAdversarialAttribution",
     "MinimalAdversarialAttribution",
     "register_with_captum",
+    "visualize",
 ]

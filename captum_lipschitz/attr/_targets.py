@@ -65,9 +65,7 @@ def settle(output: object, target: Any, objective: str, num_rows: int) -> Read:
         num_rows: N.
     """
     if is_classifier(output, target, objective):
-        if not isinstance(output, Tensor):
-            raise not_a_tensor(output)
-        if objective == "auto" and output.shape[1] == 1:
+        if objective == "auto" and _tensor(output).shape[1] == 1:
             raise ModelOutputError(
                 "forward_func: expected at least two classes, got one; for a single output use objective='output'"
             )
@@ -79,18 +77,26 @@ def settle(output: object, target: Any, objective: str, num_rows: int) -> Read:
 
 
 def settle_contrast(output: object, target: Any, baseline_target: Any, num_rows: int) -> Read:
-    """How the log-odds between two classes are read; without a baseline, it is the likeliest class but the target."""
-    logits = check_logits(output, num_rows)
-    labels = classes(target, logits)
+    """How the difference between two outputs is read: of two classes' logits, it is their log-odds.
+
+    Without a baseline it is the likeliest class but the target, where the outputs are classes, (N, C).
+    """
+    chosen = columns(output, target, num_rows)
     if baseline_target is None:
-        others = without_label(logits.detach(), labels).argmax(1)
+        labels = classes(target, check_logits(output, num_rows))
+        others = without_label(_tensor(output).detach(), labels).argmax(1)
     else:
-        others = classes(baseline_target, logits, "baseline_target")
-    if bool((labels == others).any()):
+        others = columns(output, baseline_target, num_rows, name="baseline_target")
+    if bool((chosen == others).any()):
         raise InvalidInputError(
-            f"baseline_target: expected another class than the target for every example, got {baseline_target!r}"
+            f"baseline_target: expected another output than the target for every example, got {baseline_target!r}"
         )
-    return lambda later: logit(later, labels) - logit(later, others)
+
+    def read(later: Tensor) -> Tensor:
+        flat = later.reshape(num_rows, -1)
+        return logit(flat, chosen) - logit(flat, others)
+
+    return read
 
 
 def is_classifier(output: object, target: object, objective: str) -> bool:
@@ -100,24 +106,29 @@ def is_classifier(output: object, target: object, objective: str) -> bool:
     return objective == "log_odds"
 
 
-def columns(output: object, target: Any, num_rows: int, *, multi_label: bool = False) -> Tensor:
+def columns(output: object, target: Any, num_rows: int, *, multi_label: bool = False, name: str = "target") -> Tensor:
     """Which of an example's outputs, flattened, the target selects, (N,)."""
-    if not isinstance(output, Tensor):
-        raise not_a_tensor(output)
-    if not output.is_floating_point() or not bool(torch.isfinite(output.detach()).all()):
-        raise ModelOutputError(f"forward_func: expected finite floating outputs, got NaN, infinity or {output.dtype}")
-    if output.dim() == 0 or len(output) != num_rows or (multi_label and output.dim() != 2):
+    found = _tensor(output)
+    if not found.is_floating_point() or not bool(torch.isfinite(found.detach()).all()):
+        raise ModelOutputError(f"forward_func: expected finite floating outputs, got NaN, infinity or {found.dtype}")
+    if found.dim() == 0 or len(found) != num_rows or (multi_label and found.dim() != 2):
         shape = f"({num_rows}, K)" if multi_label else f"({num_rows}, ...)"
-        raise ModelOutputError(f"forward_func: expected outputs of shape {shape}, got {tuple(output.shape)}")
-    numbers = torch.arange(output.numel(), device=output.device).reshape(output.shape)
-    target = target.to(output.device) if isinstance(target, Tensor) else target
-    selected = _captum(_select_targets, numbers, target)
+        raise ModelOutputError(f"forward_func: expected outputs of shape {shape}, got {tuple(found.shape)}")
+    numbers = torch.arange(found.numel(), device=found.device).reshape(found.shape)
+    target = target.to(found.device) if isinstance(target, Tensor) else target
+    selected = _captum(_select_targets, numbers, target, name)
     if selected.numel() != num_rows:
         raise InvalidInputError(
-            f"target: expected a selection of one output per example, got {tuple(selected.shape)} of "
-            f"{tuple(output.shape)} for {num_rows} examples"
+            f"{name}: expected a selection of one output per example, got {tuple(selected.shape)} of "
+            f"{tuple(found.shape)} for {num_rows} examples"
         )
-    return selected.reshape(num_rows) % (output.numel() // num_rows)
+    return selected.reshape(num_rows) % (found.numel() // num_rows)
+
+
+def _tensor(output: object) -> Tensor:
+    if not isinstance(output, Tensor):
+        raise not_a_tensor(output)
+    return output
 
 
 def not_a_tensor(output: object) -> ModelOutputError:

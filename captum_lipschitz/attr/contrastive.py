@@ -23,8 +23,8 @@ class ContrastiveAdversarialAttribution(ChangeAttribution):
     two have in common, and what speaks for a third class, stays out of the picture.
 
     Args:
-        forward_func: a model or any function of the inputs whose output is (N, C) logits. It is called in the mode
-            (train or eval) it is in; call ``model.eval()`` first.
+        forward_func: a model or any function of the inputs with several outputs for each example, as a rule (N, C)
+            logits. It is called in the mode (train or eval) it is in; call ``model.eval()`` first.
 
     Example:
         >>> import torch
@@ -67,10 +67,10 @@ class ContrastiveAdversarialAttribution(ChangeAttribution):
 
         Args:
             inputs: floating tensor (N, ...), or a tuple of them.
-            target: the class of each example, in any form Captum accepts.
+            target: the class, or the output, of each example, in any form Captum accepts.
             additional_forward_args: passed to ``forward_func`` after the inputs.
-            baseline_target: the other class, in the same forms; ``None`` for what the model holds likeliest beside the
-                target on the unperturbed example.
+            baseline_target: the other one, in the same forms; ``None``, for (N, C) logits only, is the class that the
+                model holds likeliest beside the target on the unperturbed example.
             rho: see ``AdversarialAttribution.attribute``, as all that follows.
             n_steps: gradient steps, at least 1.
             overshoot: total length of the path over ``rho``.

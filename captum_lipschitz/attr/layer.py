@@ -187,7 +187,8 @@ class LayerAdversarialAttribution(LayerAttribution, ChangeAttribution):
             packed = Packed.of(flat, arguments=given, bounds=bounds, name="activations", **rest)
             room = None if packed.bounds is None else Bounds(*(limit - packed.features for limit in packed.bounds))
             packed = replace(packed, features=torch.zeros_like(packed.features), bounds=room)
-        sites = Sites(_as_list(self.layer), counts, to_input=attribute_to_layer_input, device_ids=self.device_ids)
+        device_ids = getattr(self.forward_func, "device_ids", None) if self.device_ids is None else self.device_ids
+        sites = Sites(_as_list(self.layer), counts, to_input=attribute_to_layer_input, device_ids=device_ids)
 
         def run(batch: Packed, features: Tensor) -> object:
             with sites.changed_by(batch.unpack(features)):

@@ -30,7 +30,8 @@ from captum_lipschitz.errors import CaptumLipschitzError
 # To test a class, add its line here.
 SUBJECTS = [
     Subject(AdversarialAttribution),
-    Subject(ContrastiveAdversarialAttribution, of_classes=True, objectives=("log_odds",)),
+    # Of outputs that are no classes it has to be told which other one is meant: here one that is no case's target.
+    Subject(ContrastiveAdversarialAttribution, tuple_settings={"baseline_target": (1, 0, 1)}, objectives=("log_odds",)),
     Subject(MinimalAdversarialAttribution, objectives=("log_odds",)),  # an output by itself has no boundary near by
     Subject(LayerAdversarialAttribution, layered=True),
     Subject(LayerAdversarialAttribution, {"attribute_to_layer_input": True}, layered=True),

@@ -57,11 +57,22 @@ def test_without_a_baseline_it_is_the_likeliest_other_class(case: Case) -> None:
 def test_what_cannot_be_contrasted_is_refused() -> None:
     inputs, labels = build_batch(0, 3)
     attribution = ContrastiveAdversarialAttribution(build_convolutional(0))
-    with pytest.raises(InvalidInputError, match="baseline_target: expected another class than the target"):
+    with pytest.raises(InvalidInputError, match="baseline_target: expected another output than the target"):
         attribution.attribute(inputs, labels, baseline_target=labels)
-    with pytest.raises(InvalidInputError, match=r"baseline_target: expected classes in 0\.\.3, got 4"):
+    with pytest.raises(InvalidInputError, match="baseline_target: 4 does not fit"):
         attribution.attribute(inputs, labels, baseline_target=4)
-    with pytest.raises(InvalidInputError, match="target: the log-odds need a class"):
+    with pytest.raises(InvalidInputError, match="target: expected a selection of one output"):
         attribution.attribute(inputs)
     with pytest.raises(ModelOutputError, match="expected floating logits of shape"):
-        ContrastiveAdversarialAttribution(lambda x: x).attribute(inputs, 0)
+        ContrastiveAdversarialAttribution(lambda x: x).attribute(inputs, (0, 1, 1))
+
+
+def test_two_outputs_of_any_shape_are_contrasted() -> None:
+    inputs, _ = build_batch(0, 3)
+    method = ContrastiveAdversarialAttribution(lambda x: x[:, :, :2, :3] * torch.arange(1.0, 4.0))
+    change = method.attribute(inputs, (1, 0, 2), baseline_target=[(0, 1, 1)] * 3, n_steps=400, norm="l2", rho=1.0)
+    assert (change != 0).sum() == 6
+    # Slopes of 3 and -2, so those are the changes' proportions.
+    expected = torch.tensor([3.0, -2.0]).double() / 13**0.5
+    found = torch.stack([change[:, 1, 0, 2], change[:, 0, 1, 1]], 1)
+    torch.testing.assert_close(found, expected.expand(3, 2), rtol=0.03, atol=0)

@@ -76,7 +76,7 @@ class Scene:
             model=self.model if changes else None,
             class_names=self.names,
             save=self.folder / f"attribution-{name}.png",
-            dpi=110,
+            dpi=80,
             **settings,  # type: ignore[arg-type]
         )
 

@@ -12,6 +12,7 @@ library.
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -138,21 +139,29 @@ def explain(*, epochs: int, rho: float, count: int = 16) -> Findings:
 def show(found: Findings, row: int) -> None:
     """A passage, and the words whose embeddings would have to go furthest."""
     numbers = found.passages.tokens[row][: int(found.passages.lengths[row])]
-    print(" ", " ".join(found.vocabulary[i] for i in numbers.tolist()))
+    print(f'  "{" ".join(found.vocabulary[i] for i in numbers[:20].tolist())} ..."')
     for place in found.sizes[row].argsort(descending=True)[:4].tolist():
-        word = found.vocabulary[int(numbers[place])]
+        word, instead = found.vocabulary[int(numbers[place])], found.replacement(row, place)
         print(
-            f"    {word:<14} size {found.sizes[row, place]:.2f}, along the word {found.signs[row, place]:+.2f}, "
-            f"toward {found.replacement(row, place)!r}"
+            f"    {word:<14} moves by {found.sizes[row, place]:.2f}, by {found.signs[row, place]:+.2f} "
+            f"along itself, toward {instead!r}"
         )
     print(f"    probability of PyTorch {found.before[row]:.2f}, after the change {found.after[row]:.2f}")
+
+
+def show_replacements(found: Findings) -> None:
+    """The words that most embeddings move toward, over all passages."""
+    lengths = found.passages.lengths.tolist()
+    wanted = Counter(found.replacement(i, j) for i, length in enumerate(lengths) for j in range(length))
+    shares = (f"{word} ({count / sum(lengths):.0%})" for word, count in wanted.most_common(6))
+    print(f"Over all {len(lengths)} passages, words move toward: {', '.join(shares)}")
 
 
 def save(path: str, found: Findings, rows: int = 6) -> None:
     """Words on a background that is the redder, the further the word's embedding would have to go."""
     from matplotlib import pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(13, 0.9 * rows), layout="constrained")
+    figure, axis = plt.subplots(figsize=(13, 0.4 * rows), layout="constrained")
     axis.axis("off")
     colours, longest = plt.get_cmap("Reds"), found.sizes[:rows].max()
     for row in range(rows):
@@ -174,8 +183,9 @@ def main(arguments: list[str] | None = None) -> Findings:
     options = parser.parse_args(arguments)
     found = explain(epochs=options.epochs, rho=options.rho)
     print(f"{found.accuracy:.1%} of the test passages right. What would make NumPy's passages PyTorch's?")
-    for row in range(4):
+    for row in range(3):
         show(found, row)
+    show_replacements(found)
     if options.save:
         save(options.save, found)
     return found

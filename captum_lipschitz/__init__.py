@@ -60,12 +60,21 @@ from captum_lipschitz.training import recalibrate_batch_norm as recalibrate_batc
 
 if TYPE_CHECKING:
     from captum_lipschitz.attr import AdversarialAttribution as AdversarialAttribution
+    from captum_lipschitz.attr import ContrastiveAdversarialAttribution as ContrastiveAdversarialAttribution
+    from captum_lipschitz.attr import LayerAdversarialAttribution as LayerAdversarialAttribution
+    from captum_lipschitz.attr import MinimalAdversarialAttribution as MinimalAdversarialAttribution
     from captum_lipschitz.metrics import AccuracyRobustnessArea as AccuracyRobustnessArea
 
 __version__ = "0.1.0"
 
 # Names whose modules import Captum or torchmetrics, and with them matplotlib, are loaded at first use.
-_LAZY = {"AccuracyRobustnessArea": "captum_lipschitz.metrics", "AdversarialAttribution": "captum_lipschitz.attr"}
+_LAZY = {
+    "AccuracyRobustnessArea": "captum_lipschitz.metrics",
+    "AdversarialAttribution": "captum_lipschitz.attr",
+    "ContrastiveAdversarialAttribution": "captum_lipschitz.attr",
+    "LayerAdversarialAttribution": "captum_lipschitz.attr",
+    "MinimalAdversarialAttribution": "captum_lipschitz.attr",
+}
 
 __all__ = [
     "L2",
@@ -82,6 +91,7 @@ __all__ = [
     "BelowChanceAreas",
     "Bounds",
     "ClassArea",
+    "ContrastiveAdversarialAttribution",
     "CosineRamp",
     "Criterion",
     "Doubt",
@@ -90,9 +100,11 @@ __all__ = [
     "HalfHuberReLU",
     "HalfHuberSchedule",
     "LabelFlips",
+    "LayerAdversarialAttribution",
     "LinearRamp",
     "Linf",
     "LipschitzRegularizer",
+    "MinimalAdversarialAttribution",
     "MinimumNormAttack",
     "Misclassified",
     "MultilabelResult",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -12,10 +13,23 @@ from captum_lipschitz._typing import Model
 from captum_lipschitz.errors import DisconnectedModelError, InvalidInputError, InvalidTypeError, ModelOutputError
 
 
-def check_inputs(inputs: object, name: str = "inputs", *, values: bool = True) -> Tensor:
+class RowwiseModel(ABC):
+    """A model that needs more of each image than its values: an attack that selects images selects from it too."""
+
+    @abstractmethod
+    def __call__(self, inputs: Tensor, /) -> Tensor:
+        """Logits, (N, C), of exactly its own images, (N, ...)."""
+
+    @abstractmethod
+    def rows(self, index: Tensor) -> RowwiseModel:
+        """The model for a selection of its images, (M,) int64, any of them as often as wanted."""
+
+
+def check_inputs(inputs: object, name: str = "inputs", *, values: bool = True, at_least: int = 2) -> Tensor:
     """A non-empty, finite, floating tensor of shape (N, ...), or an exception that says what came instead.
 
     Looking at values waits for the device; without ``values`` only type and shape are checked, here and below.
+    Fewer dimensions than ``at_least`` are refused.
     """
     if not isinstance(inputs, Tensor):
         raise InvalidTypeError(f"{name}: expected a tensor, got {type(inputs).__name__}")
@@ -23,7 +37,7 @@ def check_inputs(inputs: object, name: str = "inputs", *, values: bool = True) -
         raise InvalidTypeError(
             f"{name}: expected floating point values (images in [0, 1]), got {inputs.dtype}; convert with images / 255"
         )
-    if inputs.dim() < 2 or inputs.numel() == 0:
+    if inputs.dim() < at_least or inputs.numel() == 0:
         raise InvalidInputError(f"{name}: expected a non-empty batch of shape (N, ...), got {tuple(inputs.shape)}")
     if values and not bool(torch.isfinite(inputs).all()):
         raise InvalidInputError(f"{name}: expected finite values, got NaN or infinity")

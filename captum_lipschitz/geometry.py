@@ -35,39 +35,73 @@ def _over(delta: Tensor, sizes: Tensor) -> Tensor:
     return delta / rowwise(torch.where(sizes > 0, sizes, torch.ones_like(sizes)), delta)
 
 
+def _numbers(limit: object) -> object:
+    return limit.tolist() if isinstance(limit, Tensor) else float(limit) if isinstance(limit, int) else limit
+
+
 class Bounds(NamedTuple):
     """The box that perturbed inputs must stay in, in the inputs' own units (for images usually 0 and 1).
+
+    Each limit is a number, or a tensor that broadcasts to the inputs: features of a table have ranges of their own.
 
     Example:
         >>> Bounds(0.0, 1.0).clamp(torch.tensor([-0.5, 0.25]))
         tensor([0.0000, 0.2500])
+        >>> Bounds.of((0.0, torch.tensor([1.0, 9.0]))).clamp(torch.tensor([[5.0, 5.0]]))
+        tensor([[1., 5.]])
     """
 
-    lower: float
-    upper: float
+    lower: float | Tensor
+    upper: float | Tensor
 
     @classmethod
-    def of(cls, value: Bounds | tuple[float, float] | None) -> Bounds | None:
+    def of(cls, value: Bounds | tuple[float | Tensor, float | Tensor] | None) -> Bounds | None:
         """Read a ``(lower, upper)`` pair; ``None`` means unbounded and stays ``None``."""
         if value is None:
             return None
         if not isinstance(value, (tuple, list)) or len(value) != 2:
             raise InvalidTypeError(f"bounds: expected a pair (lower, upper) or None, got {value!r}")
-        lower, upper = float(value[0]), float(value[1])
-        if not lower < upper:
+        lower, upper = (limit.detach() if isinstance(limit, Tensor) else float(limit) for limit in value)
+        if not bool(torch.as_tensor(lower < upper).all()):
             raise InvalidInputError(f"bounds: expected lower < upper, got ({lower}, {upper})")
         return cls(lower, upper)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, tuple) or len(other) != 2:
+            return False
+        return _numbers(self[0]) == _numbers(other[0]) and _numbers(self[1]) == _numbers(other[1])
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(str([_numbers(limit) for limit in self]))
+
+    def like(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Lower and upper limit of each value, broadcast to ``inputs``."""
+        lower, upper = (torch.as_tensor(x, dtype=inputs.dtype, device=inputs.device).expand_as(inputs) for x in self)
+        return lower, upper
+
     def clamp(self, inputs: Tensor) -> Tensor:
         """The nearest point of the box, elementwise."""
+        if isinstance(self.lower, Tensor) or isinstance(self.upper, Tensor):
+            return inputs.clamp(*self.like(inputs))
         return inputs.clamp(self.lower, self.upper)
 
     def check(self, inputs: Tensor, name: str = "inputs") -> None:
-        """Raise ``InvalidInputError`` unless every value lies in the box."""
-        if not torch.equal(inputs, self.clamp(inputs)):
-            low, high = float(inputs.min()), float(inputs.max())
+        """Raise ``InvalidInputError`` unless every value lies in the box, and the box fits the inputs."""
+        try:
+            lower, upper = self.like(inputs)
+        except RuntimeError as error:
             raise InvalidInputError(
-                f"{name}: expected values within the bounds [{self.lower}, {self.upper}], got [{low}, {high}]"
+                f"bounds: expected limits that broadcast to the {name}, {tuple(inputs.shape)} ({error})"
+            ) from error
+        outside = (inputs < lower) | (inputs > upper)
+        if bool(outside.any()):
+            limits, values = f"[{float(lower.min())}, {float(upper.max())}]", inputs[outside]
+            raise InvalidInputError(
+                f"{name}: expected values within the bounds {limits}, got {len(values)} outside, "
+                f"from {float(values.min())} to {float(values.max())}"
             )
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captum_lipschitz._model import check_inputs, gradient, no_trace
+from captum_lipschitz._model import RowwiseModel, check_inputs, gradient, no_trace
 from captum_lipschitz._typing import Model
 from captum_lipschitz.criteria import Criterion, as_criterion
 from captum_lipschitz.errors import InvalidInputError
@@ -90,8 +90,9 @@ class Problem:
 
     def rows(self, index: Tensor) -> Problem:
         """The same problem for a selection of its images, any of them as often as wanted."""
+        model = self.model.rows(index) if isinstance(self.model, RowwiseModel) else self.model
         inputs, labels, criterion = self.inputs[index], self.labels[index], self.criterion.rows(index)
-        return Problem(self.model, inputs, labels, criterion, self.bounds, autocast=self.autocast)
+        return Problem(model, inputs, labels, criterion, self.bounds, autocast=self.autocast)
 
     def in_precision(self, autocast: torch.dtype | None) -> Problem:
         """The same problem with the model run in another precision."""

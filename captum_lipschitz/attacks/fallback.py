@@ -46,7 +46,7 @@ def _others(problem: Problem, images: Tensor | None) -> list[Tensor]:
     inputs, flat = problem.inputs, problem.inputs.flatten(1)
     low, high = rowwise(flat.amin(1), inputs), rowwise(flat.amax(1), inputs)
     if problem.bounds is not None:
-        low, high = torch.full_like(low, problem.bounds.lower), torch.full_like(high, problem.bounds.upper)
+        low, high = problem.bounds.like(inputs)
     flats = [value.expand_as(inputs) for value in (low, rowwise(flat.mean(1), inputs), high)]
     fitting = images is not None and images.shape[1:] == inputs.shape[1:]  # others are of no use, and left out
     data = list(images.to(inputs).split(1)) if images is not None and fitting else []

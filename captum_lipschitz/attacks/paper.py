@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -14,14 +14,22 @@ from captum_lipschitz.geometry import Bounds, Norm, rowwise
 from captum_lipschitz.objectives import as_objective
 
 Look = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""At a perturbation (N, ...): the direction to climb, (N, ...), and which rows turn back toward zero instead, (N,)."""
+"""At a perturbation (N, ...): the direction to climb, (N, ...), and which rows, (N,), or values turn back to zero."""
+
+
+class Directions(Protocol):
+    """What the walk asks of a norm: both at size 1."""
+
+    def steepest(self, gradient: Tensor) -> Tensor: ...
+
+    def normalised(self, delta: Tensor) -> Tensor: ...
 
 
 def shrinking_steps(
     look: Look,
     start: Tensor,
     *,
-    norm: Norm,
+    norm: Directions,
     n_steps: int,
     path_length: float,
     momentum: float = 0.0,
@@ -50,7 +58,8 @@ def shrinking_steps(
     delta, velocity = start, torch.zeros_like(start)
     for k in range(n_steps):
         gradient, back = look(delta)
-        direction = torch.where(rowwise(back, delta), -norm.normalised(delta), norm.steepest(gradient))
+        back = rowwise(back, delta) if back.dim() == 1 else back
+        direction = torch.where(back, -norm.normalised(delta), norm.steepest(gradient))
         velocity = momentum * velocity + (1 - momentum) * direction if momentum else direction
         delta = delta + 2 * path_length * (n_steps - k) / (n_steps * (n_steps + 1)) * velocity
         if clamp is not None:
@@ -157,10 +166,15 @@ class PaperAttack(Attack):
 
 def check_path(*, n_steps: int, rho: float, overshoot: float, momentum: float) -> None:
     """Refuse settings of the walk that cannot be meant."""
-    if n_steps < 1:
-        raise InvalidInputError(f"n_steps: expected at least 1, got {n_steps}")
     if not rho > 0:
         raise InvalidInputError(f"rho: expected a positive size, got {rho}")
+    check_steps(n_steps=n_steps, overshoot=overshoot, momentum=momentum)
+
+
+def check_steps(*, n_steps: int, overshoot: float, momentum: float) -> None:
+    """The same without the size."""
+    if n_steps < 1:
+        raise InvalidInputError(f"n_steps: expected at least 1, got {n_steps}")
     if not overshoot > 0:
         raise InvalidInputError(f"overshoot: expected a positive factor, got {overshoot}")
     if not 0 <= momentum < 1:

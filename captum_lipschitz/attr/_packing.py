@@ -11,6 +11,7 @@ from torch import Tensor
 
 from captum_lipschitz._model import check_inputs
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
+from captum_lipschitz.geometry import Bounds
 
 
 @dataclass(frozen=True)
@@ -18,51 +19,67 @@ class Packed:
     """A tuple of inputs, each (N, ...), as one tensor of shape (N, features), with all that belongs to its rows.
 
     Attributes:
-        features: (N, features), all inputs flattened and joined.
+        features: (N, features), all inputs flattened and joined, in single precision at least.
         shapes, dtypes: of each input.
-        target: what to explain, in Captum's forms.
-        arguments: additional arguments of the forward function.
-        scale, mask: (N, features) or ``None``.
+        arguments: additional arguments of the forward function; tensors of N rows are per example.
+        target, baseline_target: what to explain, and against what, in Captum's forms.
+        scale: (N, features) or ``None``.
+        mask: (N, features) bool, where features may change, or ``None``.
+        bounds: numbers, or tensors (N, features), or ``None``.
     """
 
     features: Tensor
     shapes: tuple[torch.Size, ...]
     dtypes: tuple[torch.dtype, ...]
-    target: Any
-    arguments: tuple[Any, ...]
-    scale: Tensor | None
-    mask: Tensor | None
+    arguments: tuple[Any, ...] = ()
+    target: Any = None
+    baseline_target: Any = None
+    scale: Tensor | None = None
+    mask: Tensor | None = None
+    bounds: Bounds | None = None
 
     @classmethod
-    def of(cls, inputs: tuple[Tensor, ...], *, target: Any, arguments: Any, scale: Any, mask: Any) -> Packed:
-        """Check the inputs and join them."""
-        for position, tensor in enumerate(inputs):
-            if len(inputs) > 1 and isinstance(tensor, Tensor) and not tensor.is_floating_point():
-                raise InvalidTypeError(
-                    f"inputs[{position}]: expected floating point values, got {tensor.dtype}; "
-                    "what is not to be perturbed belongs into additional_forward_args"
-                )
-            check_inputs(tensor, "inputs" if len(inputs) == 1 else f"inputs[{position}]")
-            if len(tensor) != len(inputs[0]):
-                raise InvalidInputError(
-                    f"inputs: expected the same number of rows in every tensor, got {[len(t) for t in inputs]}"
-                )
-        return cls(
-            features=_join(tuple(_own(tensor.detach()) for tensor in inputs)),
+    def of(
+        cls,
+        inputs: tuple[Tensor, ...],
+        *,
+        arguments: tuple[Any, ...] = (),
+        target: Any = None,
+        baseline_target: Any = None,
+        scale: Any = None,
+        mask: Any = None,
+        bounds: Any = None,
+        name: str = "inputs",
+    ) -> Packed:
+        """Check the inputs, called ``name`` in messages, and join them."""
+        _check(inputs, name)
+        kept = _broadcast(mask, inputs, "mask")
+        packed = cls(
+            features=_join(tuple(own(tensor.detach()) for tensor in inputs)),
             shapes=tuple(tensor.shape[1:] for tensor in inputs),
             dtypes=tuple(tensor.dtype for tensor in inputs),
-            target=_own(target),
-            arguments=() if arguments is None else tuple(_own(argument) for argument in arguments),
+            arguments=tuple(own(argument) for argument in arguments),
+            target=own(target),
+            baseline_target=own(baseline_target),
             scale=_broadcast(scale, inputs, "scale"),
-            mask=_broadcast(mask, inputs, "mask"),
+            mask=None if kept is None else kept != 0,
+            bounds=_limits(bounds, inputs),
         )
+        if packed.bounds is not None:
+            packed.bounds.check(packed.features, name)
+        return packed
 
     def __len__(self) -> int:
         return len(self.features)
 
+    @property
+    def widths(self) -> list[int]:
+        """Each input's number of features."""
+        return [shape.numel() for shape in self.shapes]
+
     def unpack(self, features: Tensor) -> tuple[Tensor, ...]:
         """(N, features) to tensors of the inputs' shapes and dtypes."""
-        parts = features.split([shape.numel() for shape in self.shapes], dim=1)
+        parts = features.split(self.widths, dim=1)
         return tuple(
             part.reshape(len(features), *shape).to(dtype)
             for part, shape, dtype in zip(parts, self.shapes, self.dtypes, strict=True)
@@ -72,34 +89,59 @@ class Packed:
         """Consecutive batches of at most ``size`` examples (all at once where ``None``), cut by index alone."""
         step = size or len(self)
         for start in range(0, len(self), step):
-            yield self._rows(slice(start, start + step))
+            yield self.rows(slice(start, start + step))
 
-    def _rows(self, rows: slice) -> Packed:
+    def rows(self, index: slice | Tensor) -> Packed:
+        """A selection of the examples, with all that belongs to them."""
         total = len(self)
         return replace(
             self,
-            features=self.features[rows],
-            target=self.target[rows] if isinstance(self.target, list) else _take(self.target, rows, total),
-            arguments=tuple(_take(argument, rows, total) for argument in self.arguments),
-            scale=_take(self.scale, rows, total),
-            mask=_take(self.mask, rows, total),
+            features=self.features[index],
+            arguments=tuple(take(argument, index, total) for argument in self.arguments),
+            target=_take_target(self.target, index, total),
+            baseline_target=_take_target(self.baseline_target, index, total),
+            scale=take(self.scale, index, total),
+            mask=take(self.mask, index, total),
+            bounds=None if self.bounds is None else Bounds(*(take(limit, index, total) for limit in self.bounds)),
         )
 
 
-def _own(value: Any) -> Any:
+def take(value: Any, index: slice | Tensor, num_rows: int) -> Any:
+    """The rows of a tensor with one entry per example; anything else unchanged."""
+    if isinstance(value, Tensor) and value.dim() > 0 and len(value) == num_rows:
+        return value[index if isinstance(index, slice) else index.to(value.device)]
+    return value
+
+
+def _take_target(target: Any, index: slice | Tensor, num_rows: int) -> Any:
+    if not isinstance(target, list):
+        return take(target, index, num_rows)
+    return target[index] if isinstance(index, slice) else [target[i] for i in index.tolist()]
+
+
+def own(value: Any) -> Any:
     """A tensor made in inference mode cannot be saved for a backward pass; its copy can."""
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 
-def _take(value: Any, rows: slice, num_rows: int) -> Any:
-    """The rows of a tensor with one entry per example; anything else unchanged."""
-    if isinstance(value, Tensor) and value.dim() > 0 and len(value) == num_rows:
-        return value[rows]
-    return value
+def _check(inputs: tuple[Tensor, ...], name: str) -> None:
+    for position, tensor in enumerate(inputs):
+        if len(inputs) > 1 and isinstance(tensor, Tensor) and not tensor.is_floating_point():
+            raise InvalidTypeError(
+                f"{name}[{position}]: expected floating point values, got {tensor.dtype}; "
+                "what is not to be perturbed belongs into additional_forward_args"
+            )
+        check_inputs(tensor, name if len(inputs) == 1 else f"{name}[{position}]", at_least=1)
+        if len(tensor) != len(inputs[0]):
+            raise InvalidInputError(
+                f"{name}: expected the same number of rows in every tensor, got {[len(t) for t in inputs]}"
+            )
 
 
 def _join(tensors: tuple[Tensor, ...]) -> Tensor:
-    return torch.cat([tensor.flatten(1) for tensor in tensors], dim=1)
+    joined = torch.cat([tensor.reshape(len(tensor), -1) for tensor in tensors], dim=1)
+    # Steps are small beside the inputs: in half precision most of them would be rounded away.
+    return joined.float() if joined.dtype in (torch.float16, torch.bfloat16) else joined
 
 
 def _broadcast(value: Any, inputs: tuple[Tensor, ...], name: str) -> Tensor | None:
@@ -118,3 +160,13 @@ def _broadcast(value: Any, inputs: tuple[Tensor, ...], name: str) -> Tensor | No
         )
     except (RuntimeError, TypeError) as error:
         raise InvalidTypeError(f"{name}: expected numbers or tensors that broadcast to the inputs ({error})") from error
+
+
+def _limits(bounds: Any, inputs: tuple[Tensor, ...]) -> Bounds | None:
+    """Bounds as numbers, or at the full shape of the joined inputs where a limit is a tensor, or one for each input."""
+    if bounds is None or all(isinstance(limit, (int, float)) for limit in bounds):
+        return Bounds.of(bounds)
+    if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
+        raise InvalidTypeError(f"bounds: expected a pair (lower, upper) or None, got {bounds!r}")
+    lower, upper = (_broadcast(limit, inputs, "bounds") for limit in bounds)
+    return Bounds.of((lower, upper))  # type: ignore[arg-type]

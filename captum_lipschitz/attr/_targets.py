@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from captum._utils.common import _select_targets
@@ -11,69 +11,145 @@ from torch import Tensor
 
 from captum_lipschitz._model import check_labels, check_logits
 from captum_lipschitz.errors import InvalidInputError, ModelOutputError
-from captum_lipschitz.objectives import log_odds
+from captum_lipschitz.objectives import log_odds, logit, without_label
 
-OBJECTIVES = ("auto", "log_odds", "multi_label", "output")
+OBJECTIVES = ("auto", "log_odds", "multi_label", "regression", "output")
+
+Read: TypeAlias = Callable[[Tensor], Tensor]
+"""From outputs (N, ...) to one scalar per example, (N,)."""
 
 
-def evidence(output: object, target: Any, objective: str, num_rows: int) -> Tensor:
-    """The scalar that an attribution follows, (N,).
+class Evidence:
+    """The scalar that an attribution follows, one per example.
+
+    The first output settles what is read off it: shapes, classes and values are checked then, which waits for the
+    device. Every later one is indexed the same way, and nothing waits.
+
+    Args:
+        settle: from the first output to what reads it and the later ones.
+    """
+
+    def __init__(self, settle: Callable[[object], Read]) -> None:
+        self._settle = settle
+        self._read: Read | None = None
+        self._shape = torch.Size()
+
+    def __call__(self, output: object) -> Tensor:
+        """The evidence, (N,), in single precision at least."""
+        if self._read is None:
+            self._read = self._settle(output)
+            assert isinstance(output, Tensor)  # noqa: S101 (settling refuses everything else)
+            self._shape = output.shape
+        if not isinstance(output, Tensor) or output.shape != self._shape:
+            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ModelOutputError(
+                f"forward_func: expected outputs of the same shape at every step, {tuple(self._shape)}, got {got}"
+            )
+        return self._read(precise(output))
+
+
+def precise(output: Tensor) -> Tensor:
+    """At least single precision: sums of exponentials need it."""
+    return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
+
+
+def settle(output: object, target: Any, objective: str, num_rows: int) -> Read:
+    """How the evidence for ``target`` is read off outputs like this one.
 
     Args:
         output: what ``forward_func`` returned.
         target: any form that Captum accepts.
-        objective: ``"log_odds"`` of the target among the classes; ``"output"``, the selected output itself;
-            ``"multi_label"``, the selected output too, as a sigmoid's log-odds are its logit; ``"auto"``, log-odds for
-            an output of shape (N, C) with a target, otherwise the selected output.
+        objective: ``"log_odds"`` of the target among the classes; ``"output"`` or ``"regression"``, the selected output
+            itself; ``"multi_label"``, the selected one of (N, K) independent logits, which is a sigmoid's log-odds;
+            ``"auto"``, log-odds for an output of shape (N, C) with a target, otherwise the selected output.
         num_rows: N.
     """
-    if objective == "log_odds" or (objective == "auto" and _is_classifier(output, target)):
-        if objective == "auto" and isinstance(output, Tensor) and output.dim() == 2 and output.shape[1] == 1:
+    if is_classifier(output, target, objective):
+        if not isinstance(output, Tensor):
+            raise not_a_tensor(output)
+        if objective == "auto" and output.shape[1] == 1:
             raise ModelOutputError(
                 "forward_func: expected at least two classes, got one; for a single output use objective='output'"
             )
         logits = check_logits(output, num_rows)
-        return log_odds(logits, _classes(target, logits))
-    if not isinstance(output, Tensor):
-        raise ModelOutputError(
-            f"forward_func: expected one tensor, got {type(output).__name__}; wrap it in a function that returns one"
+        labels = classes(target, logits)
+        return lambda later: log_odds(later, labels)
+    chosen = columns(output, target, num_rows, multi_label=objective == "multi_label")
+    return lambda later: logit(later.reshape(num_rows, -1), chosen)
+
+
+def settle_contrast(output: object, target: Any, baseline_target: Any, num_rows: int) -> Read:
+    """How the log-odds between two classes are read; without a baseline, it is the likeliest class but the target."""
+    logits = check_logits(output, num_rows)
+    labels = classes(target, logits)
+    if baseline_target is None:
+        others = without_label(logits.detach(), labels).argmax(1)
+    else:
+        others = classes(baseline_target, logits, "baseline_target")
+    if bool((labels == others).any()):
+        raise InvalidInputError(
+            f"baseline_target: expected another class than the target for every example, got {baseline_target!r}"
         )
+    return lambda later: logit(later, labels) - logit(later, others)
+
+
+def is_classifier(output: object, target: object, objective: str) -> bool:
+    """Whether the evidence is the log-odds of a class."""
+    if objective == "auto":
+        return target is not None and (not isinstance(output, Tensor) or output.dim() == 2)
+    return objective == "log_odds"
+
+
+def columns(output: object, target: Any, num_rows: int, *, multi_label: bool = False) -> Tensor:
+    """Which of an example's outputs, flattened, the target selects, (N,)."""
+    if not isinstance(output, Tensor):
+        raise not_a_tensor(output)
     if not output.is_floating_point() or not bool(torch.isfinite(output.detach()).all()):
         raise ModelOutputError(f"forward_func: expected finite floating outputs, got NaN, infinity or {output.dtype}")
-    selected = _captum(_select_targets, output, target)
+    if output.dim() == 0 or len(output) != num_rows or (multi_label and output.dim() != 2):
+        shape = f"({num_rows}, K)" if multi_label else f"({num_rows}, ...)"
+        raise ModelOutputError(f"forward_func: expected outputs of shape {shape}, got {tuple(output.shape)}")
+    numbers = torch.arange(output.numel(), device=output.device).reshape(output.shape)
+    target = target.to(output.device) if isinstance(target, Tensor) else target
+    selected = _captum(_select_targets, numbers, target)
     if selected.numel() != num_rows:
         raise InvalidInputError(
             f"target: expected a selection of one output per example, got {tuple(selected.shape)} of "
             f"{tuple(output.shape)} for {num_rows} examples"
         )
-    return selected.reshape(num_rows)
+    return selected.reshape(num_rows) % (output.numel() // num_rows)
 
 
-def _is_classifier(output: object, target: object) -> bool:
-    return target is not None and (not isinstance(output, Tensor) or output.dim() == 2)
+def not_a_tensor(output: object) -> ModelOutputError:
+    """The error for a model that returns something else, with the way out."""
+    part = ".logits" if hasattr(output, "logits") else "[0]" if isinstance(output, (tuple, list)) else "[...]"
+    return ModelOutputError(
+        f"forward_func: expected one tensor, got {type(output).__name__}; wrap the model in a function that returns "
+        f"one, such as lambda *inputs: model(*inputs){part}"
+    )
 
 
-def _classes(target: Any, logits: Tensor) -> Tensor:
+def classes(target: Any, logits: Tensor, name: str = "target") -> Tensor:
     """One class per example, (N,), from an int, a one-element tuple, a list or a tensor."""
     if target is None:
-        raise InvalidInputError("target: the log-odds need a class for each example, got None")
+        raise InvalidInputError(f"{name}: the log-odds need a class for each example, got None")
     numbers = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
     if isinstance(target, Tensor):
         target = target.to(logits.device)
         labels = target.reshape(-1) if target.numel() == 1 else target
         labels = labels.expand(len(logits)) if labels.numel() == 1 else labels
-        return check_labels(labels, len(logits), logits.shape[1], "target")
+        return check_labels(labels, len(logits), logits.shape[1], name)
     flat = [target] if isinstance(target, (int, tuple)) else list(target)
     indices = torch.tensor([int(t[0]) if isinstance(t, tuple) else int(t) for t in flat])
-    check_labels(indices, len(indices), logits.shape[1], "target")
-    return _captum(_select_targets, numbers, target)
+    check_labels(indices, len(indices), logits.shape[1], name)
+    return _captum(_select_targets, numbers, target, name)
 
 
-def _captum(select: Callable[[Tensor, Any], Tensor], output: Tensor, target: Any) -> Tensor:
+def _captum(select: Callable[[Tensor, Any], Tensor], output: Tensor, target: Any, name: str = "target") -> Tensor:
     """Captum's own selection, its assertion errors turned into ours."""
     try:
         return select(output, target)
     except (AssertionError, IndexError, RuntimeError, TypeError) as error:
         raise InvalidInputError(
-            f"target: {target!r} does not fit an output of {tuple(output.shape)}: {error}"
+            f"{name}: {target!r} does not fit an output of {tuple(output.shape)}: {error}"
         ) from error

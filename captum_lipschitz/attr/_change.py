@@ -1,0 +1,252 @@
+"""What all attributions that change their inputs share: packing, running, measuring and formatting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, NoReturn, TypeAlias
+
+import torch
+from captum._utils.common import _format_additional_forward_args, _format_output, _format_tensor_into_tuples, _is_tuple
+from captum.attr._utils.attribution import GradientAttribution
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from captum_lipschitz._model import no_trace
+from captum_lipschitz.attr._budget import Budget
+from captum_lipschitz.attr._packing import Packed
+from captum_lipschitz.attr._targets import OBJECTIVES, Evidence, settle
+from captum_lipschitz.attr._walk import Forward, Walk, check_batch_size, norm_and_scale, walk_all
+from captum_lipschitz.errors import InvalidInputError
+from captum_lipschitz.geometry import Norm
+
+TensorOrTensors: TypeAlias = Tensor | tuple[Tensor, ...]
+Form: TypeAlias = Callable[[tuple[Tensor, ...]], Any]
+"""From a tuple of tensors to the caller's form: one tensor, a tuple, or a list of either for several layers."""
+
+
+class Subject(NamedTuple):
+    """What an explanation changes, as rows; the model's output where it has become another; how to hand it back."""
+
+    packed: Packed
+    run: Forward
+    form: Form
+
+
+class ChangeAttribution(GradientAttribution):
+    """An attribution that is a change of the inputs, or of what ``_subject`` says: base of this package's classes."""
+
+    def has_convergence_delta(self) -> bool:
+        """Whether ``attribute`` can return a convergence delta: it can."""
+        return True
+
+    def attribute_future(self) -> NoReturn:
+        """Not implemented, as for most of Captum's methods."""
+        raise NotImplementedError(f"attribute_future is not implemented for {type(self).__name__}")
+
+    def compute_convergence_delta(
+        self,
+        attributions: TensorOrTensors,
+        *,
+        rho: float | tuple[float, ...] = 0.1,
+        norm: Norm | str = "rmse",
+        scale: Any = None,
+    ) -> Tensor:
+        """Achieved size of given attributions minus ``rho``, shape (N,); the arguments as given to ``attribute``."""
+        kind, scale = norm_and_scale(norm, scale)
+        packed = Packed.of(flat_tensors(attributions), scale=scale, name="attributions")
+        return Budget(kind, packed, rho).excess(packed.features)
+
+    def compute_log_odds_change(
+        self,
+        attributions: TensorOrTensors,
+        inputs: TensorOrTensors,
+        target: Any = None,
+        additional_forward_args: Any = None,
+        *,
+        objective: str = "auto",
+        internal_batch_size: int | None = None,
+    ) -> Tensor:
+        """How far the attributions, added to the inputs, move the target's log-odds: after minus before, shape (N,).
+
+        Args:
+            attributions: as ``attribute`` returned them.
+            inputs: as given to ``attribute``, and so are the other arguments.
+            target: see ``attribute``.
+            additional_forward_args: see ``attribute``.
+            objective: see ``attribute``; with other objectives than log-odds, the change of the selected output.
+            internal_batch_size: examples run at once; ``None`` for all.
+
+        Returns:
+            Nats; positive where the change speaks for the target.
+
+        Raises:
+            InvalidInputError, InvalidTypeError: for arguments that cannot be used.
+        """
+        return self._log_odds_change(
+            attributions,
+            inputs,
+            target,
+            additional_forward_args,
+            objective=objective,
+            internal_batch_size=internal_batch_size,
+        )
+
+    def attribute_classes(
+        self,
+        inputs: TensorOrTensors,
+        classes: Sequence[int] | Tensor | None = None,
+        additional_forward_args: Any = None,
+        **settings: Any,
+    ) -> Any:
+        """One attribution for each class of each example, all in one batch (or in ``internal_batch_size`` at once).
+
+        Args:
+            inputs: as for ``attribute``, N examples.
+            classes: K of them, as integers; ``None`` for all that the model has.
+            additional_forward_args: see ``attribute``; tensors of N rows are repeated for the classes.
+            **settings: of ``attribute``; tensors of N rows (a mask, a scale) are repeated for the classes.
+
+        Returns:
+            As ``attribute`` returns, of shape (N, K, ...) instead of (N, ...).
+
+        Raises:
+            InvalidInputError, InvalidTypeError: for arguments that cannot be used.
+        """
+        tensors, arguments = formatted(inputs, additional_forward_args)
+        rows = len(tensors[0])
+        if classes is None:
+            with no_trace(self.forward_func, tensors[0], evaluation=False), torch.no_grad():
+                classes = range(self.forward_func(*tensors, *arguments).shape[-1])
+        numbers = torch.as_tensor(list(classes), device=tensors[0].device)
+        if numbers.dim() != 1 or not len(numbers):
+            raise InvalidInputError(f"classes: expected some integers, got {classes!r}")
+
+        def repeated(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(repeated(part) for part in value)
+            own = isinstance(value, Tensor) and value.dim() > 0 and len(value) == rows
+            return value.repeat_interleave(len(numbers), dim=0) if own else value
+
+        answer = self.attribute(
+            repeated(inputs),
+            numbers.repeat(rows),
+            repeated(arguments),
+            **{name: repeated(value) for name, value in settings.items()},
+        )
+        return _unflattened(answer, rows, len(numbers))
+
+    def _subject(
+        self, inputs: TensorOrTensors, additional_forward_args: Any, *, internal_batch_size: int | None, **rest: Any
+    ) -> Subject:
+        """The inputs themselves; ``rest`` is what ``Packed.of`` takes."""
+        del internal_batch_size
+        tensors, arguments = formatted(inputs, additional_forward_args)
+        with torch.inference_mode(mode=False):
+            packed = Packed.of(tensors, arguments=arguments, **rest)
+
+        def run(batch: Packed, features: Tensor) -> object:
+            return self.forward_func(*batch.unpack(features), *batch.arguments)
+
+        return Subject(packed, run, partial(_format_output, _is_tuple(inputs)))
+
+    def _explain(
+        self,
+        inputs: TensorOrTensors,
+        additional_forward_args: Any,
+        walk: Walk,
+        evidence: Callable[[Packed], Evidence],
+        *,
+        norm: Norm | str,
+        scale: Any,
+        internal_batch_size: int | None,
+        show_progress: bool,
+        return_convergence_delta: bool,
+        **rest: Any,
+    ) -> Any:
+        """Walk with every example, and hand back what it was changed by."""
+        check_batch_size(internal_batch_size)
+        kind, scale = norm_and_scale(norm, scale)
+        packed, run, form = self._subject(
+            inputs, additional_forward_args, internal_batch_size=internal_batch_size, scale=scale, **rest
+        )
+        batches = list(packed.batches(internal_batch_size))
+        total = len(batches) * walk.n_steps
+        with tqdm(total=total, disable=not show_progress, desc=self.get_name(), unit="step") as progress:
+            deltas = walk_all(walk, run, batches, evidence, kind, model=self.forward_func, progress=progress)
+        attributions = form(packed.unpack(deltas))
+        if return_convergence_delta:
+            return attributions, Budget(kind, packed, walk.rho).excess(deltas)
+        return attributions
+
+    def _log_odds_change(
+        self,
+        attributions: Any,
+        inputs: TensorOrTensors,
+        target: Any,
+        additional_forward_args: Any,
+        *,
+        objective: str,
+        **rest: Any,
+    ) -> Tensor:
+        return self._evidence_change(
+            attributions, inputs, additional_forward_args, evidence_for(objective), target=target, **rest
+        )
+
+    def _evidence_change(
+        self,
+        attributions: Any,
+        inputs: TensorOrTensors,
+        additional_forward_args: Any,
+        evidence: Callable[[Packed], Evidence],
+        *,
+        internal_batch_size: int | None,
+        **rest: Any,
+    ) -> Tensor:
+        check_batch_size(internal_batch_size)
+        packed, run, _ = self._subject(inputs, additional_forward_args, internal_batch_size=internal_batch_size, **rest)
+        deltas = Packed.of(flat_tensors(attributions), name="attributions").features
+        if deltas.shape != packed.features.shape:
+            raise InvalidInputError("attributions: expected the shapes of what they change, got others")
+        changes = []
+        for index, batch in enumerate(packed.batches(internal_batch_size)):
+            read, start = evidence(batch), index * (internal_batch_size or 0)
+            with no_trace(self.forward_func, batch.features, evaluation=False), torch.no_grad():
+                before = read(run(batch, batch.features))
+                after = read(run(batch, batch.features + deltas[start : start + len(batch)]))
+            changes.append(after - before)
+        return torch.cat(changes)
+
+
+def formatted(inputs: TensorOrTensors, additional_forward_args: Any) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
+    """Inputs and additional arguments, each as a tuple."""
+    arguments = _format_additional_forward_args(additional_forward_args)
+    return _format_tensor_into_tuples(inputs), () if arguments is None else arguments
+
+
+def flat_tensors(values: Any) -> tuple[Tensor, ...]:
+    """The tensors in a tensor, a tuple, or a list of either (several layers)."""
+    if isinstance(values, Tensor):
+        return (values,)
+    return tuple(tensor for value in values for tensor in flat_tensors(value))
+
+
+def evidence_for(objective: str) -> Callable[[Packed], Evidence]:
+    """How a batch's evidence for its target is read off the model's outputs; see ``OBJECTIVES``."""
+    if objective not in OBJECTIVES:
+        raise InvalidInputError(f"objective: expected one of {OBJECTIVES}, got {objective!r}")
+    return lambda batch: Evidence(partial(settle, target=batch.target, objective=objective, num_rows=len(batch)))
+
+
+def sign_of(direction: str) -> float:
+    """1 toward the evidence, -1 away from it."""
+    if direction not in ("toward", "away"):
+        raise InvalidInputError(f"direction: expected 'toward' or 'away', got {direction!r}")
+    return 1.0 if direction == "toward" else -1.0
+
+
+def _unflattened(values: Any, rows: int, columns: int) -> Any:
+    """(rows * columns, ...) to (rows, columns, ...), in tensors, tuples and lists of them."""
+    if isinstance(values, Tensor):
+        return values.unflatten(0, (rows, columns))
+    return type(values)(_unflattened(value, rows, columns) for value in values)

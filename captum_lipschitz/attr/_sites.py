@@ -1,0 +1,72 @@
+"""Adding to a layer's activations while a model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from captum._utils.common import _format_output, _format_tensor_into_tuples
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from captum_lipschitz.errors import InvalidInputError
+
+
+class Sites:
+    """Layers, and where their activations are changed.
+
+    Args:
+        layers: each runs once in a forward pass.
+        counts: each layer's number of tensors.
+        to_input: change what goes in instead of what comes out.
+        device_ids: of ``DataParallel``, whose copies of a layer see parts of the batch.
+    """
+
+    def __init__(
+        self, layers: Sequence[nn.Module], counts: Sequence[int], *, to_input: bool, device_ids: list[int] | None
+    ) -> None:
+        self._layers = layers
+        self._counts = counts
+        self._to_input = to_input
+        self._device_ids = device_ids
+
+    @contextmanager
+    def changed_by(self, changes: tuple[Tensor, ...]) -> Iterator[None]:
+        """Inside, forward passes add ``changes``, (N, ...) each, in the layers' order; no hook is left behind."""
+        with ExitStack() as stack:
+            start = 0
+            for layer, count in zip(self._layers, self._counts, strict=True):
+                handle = self._register(layer, changes[start : start + count])
+                stack.callback(handle.remove)
+                start += count
+            yield
+
+    def _register(self, layer: nn.Module, changes: tuple[Tensor, ...]) -> RemovableHandle:
+        parts = self._by_device(changes)
+        seen: set[torch.device] = set()
+
+        def add(values: Any) -> Any:
+            tensors = _format_tensor_into_tuples(values)
+            device = tensors[0].device
+            own = parts.get(device, changes)
+            # A layer that runs again, on other shapes or on the same, has activations that these changes are not of.
+            if device in seen or [a.shape for a in tensors] != [change.shape for change in own]:
+                raise InvalidInputError(
+                    f"layer: expected one that runs once in a forward pass, got {type(layer).__name__} that runs again"
+                )
+            seen.add(device)
+            sums = tuple(a + change.to(device) for a, change in zip(tensors, own, strict=True))
+            return _format_output(isinstance(values, tuple), sums)
+
+        if self._to_input:
+            return layer.register_forward_pre_hook(lambda _, values: add(values))
+        return layer.register_forward_hook(lambda _, __, values: add(values))
+
+    def _by_device(self, changes: tuple[Tensor, ...]) -> dict[torch.device, tuple[Tensor, ...]]:
+        """Each device's rows, where the batch is cut as ``DataParallel`` cuts it."""
+        if not self._device_ids or len(self._device_ids) < 2 or not changes[0].is_cuda:
+            return {}
+        scattered = nn.parallel.scatter(changes, self._device_ids)
+        return {own[0].device: tuple(own) for own in scattered}

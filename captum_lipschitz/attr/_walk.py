@@ -1,0 +1,112 @@
+"""The paper's loop as an explanation: a walk of every example toward more evidence, of a given size."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from captum_lipschitz._model import gradient, no_trace
+from captum_lipschitz.attacks.paper import check_steps, shrinking_steps
+from captum_lipschitz.attr._budget import Budget, check_rho
+from captum_lipschitz.attr._packing import Packed
+from captum_lipschitz.attr._targets import Evidence
+from captum_lipschitz.errors import CaptumLipschitzWarning, InvalidInputError
+from captum_lipschitz.geometry import Norm, as_norm
+
+Forward: TypeAlias = Callable[[Packed, Tensor], object]
+"""The model's output for a batch whose features, (N, features), have become others."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How far to walk, in how many steps, and whether toward the evidence (1) or away from it (-1)."""
+
+    rho: float | tuple[float, ...]
+    n_steps: int
+    overshoot: float
+    momentum: float
+    sign: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_rho(self.rho)
+        check_steps(n_steps=self.n_steps, overshoot=self.overshoot, momentum=self.momentum)
+
+
+def walk_all(
+    walk: Walk,
+    forward: Forward,
+    batches: Iterable[Packed],
+    evidence: Callable[[Packed], Evidence],
+    norm: type[Norm],
+    *,
+    model: Callable[..., Any],
+    progress: tqdm[Any],
+) -> Tensor:
+    """Perturbations of all examples, (N, features), batch after batch; the model is left as it was."""
+    deltas, stopped = [], []
+    for batch in batches:
+        with no_trace(model, batch.features, evaluation=False):
+            delta, broken = _walk(walk, forward, batch, evidence(batch), Budget(norm, batch, walk.rho), progress)
+        deltas.append(delta)
+        stopped.append(broken)
+    count = int(torch.cat(stopped).sum())
+    if count:
+        warnings.warn(
+            f"attribute: for {count} of {sum(map(len, stopped))} examples the gradient became NaN or infinite on the "
+            "way; their perturbations end there",
+            CaptumLipschitzWarning,
+            stacklevel=4,
+        )
+    return torch.cat(deltas)
+
+
+def _walk(
+    walk: Walk, forward: Forward, batch: Packed, evidence: Evidence, budget: Budget, progress: tqdm[Any]
+) -> tuple[Tensor, Tensor]:
+    """One batch's perturbations, (N, features), and where the gradient was not finite, (N,).
+
+    Nothing here waits for the device but the evidence of the first step, and no example is looked at by itself.
+    """
+    start, bounds = batch.features, batch.bounds
+    broken = torch.zeros(len(batch), 1, dtype=torch.bool, device=start.device)
+
+    def look(delta: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal broken
+        leaf = (start + delta).requires_grad_()
+        ascent = walk.sign * gradient(evidence(forward(batch, leaf)), leaf)
+        if batch.mask is not None:
+            ascent = ascent * batch.mask
+        broken = broken | ~torch.isfinite(ascent.sum(1, keepdim=True))
+        progress.update()
+        return ascent.masked_fill(broken, 0.0), budget.used_up(delta)
+
+    delta = shrinking_steps(
+        look,
+        torch.zeros_like(start),
+        norm=budget,
+        n_steps=walk.n_steps,
+        path_length=walk.overshoot * budget.length,
+        momentum=walk.momentum,
+        clamp=None if bounds is None else lambda delta: bounds.clamp(start + delta) - start,
+    )
+    return delta.detach(), broken.squeeze(1)
+
+
+def norm_and_scale(norm: Norm | str, scale: Any) -> tuple[type[Norm], Any]:
+    """The kind of norm, and the scale beside it or inside it: it may be one for each input."""
+    if isinstance(norm, Norm):
+        as_norm(norm, scale)  # refuses a scale beside a norm object
+        return type(norm), norm.scale
+    return type(as_norm(norm)), scale
+
+
+def check_batch_size(internal_batch_size: int | None) -> None:
+    """Refuse a batch of nothing."""
+    if internal_batch_size is not None and internal_batch_size < 1:
+        raise InvalidInputError(f"internal_batch_size: expected at least 1, got {internal_batch_size}")

@@ -1,8 +1,9 @@
 """Rows of a table: which measurements would have to differ, by how much and in their own units.
 
 Two real tables that ship with scikit-learn. Breast tumours (569 women, 30 measurements of cell nuclei, benign or
-malignant): why is this tumour benign? Diabetes (442 patients, 10 measurements, how far the disease had gone a year later):
-what would have to change for it to go further, if age and sex cannot?
+malignant): why is this tumour benign, and what is the least that would make it malignant? Diabetes (442 patients, 10
+measurements, how far the disease had gone a year later): what would have to change for it to go further, if age and
+sex cannot?
 
     python -m pip install ".[demo]"
     python examples/attribution/tabular.py [--save tabular.png]
@@ -19,9 +20,11 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_lipschitz import AdaptiveStrength, AdversarialAttribution, HalfHuberReLU, LipschitzRegularizer
+from captum_lipschitz import AdaptiveStrength, HalfHuberReLU, LipschitzRegularizer
+from captum_lipschitz.attr import AdversarialAttribution, MinimalAdversarialAttribution
 from captum_lipschitz.demo.training import train
 
+SEVERE = 200.0  # progression of the disease, on the table's own scale of 25 to 346
 TEST_SHARE = 4  # every fourth row, after shuffling, is kept for testing
 
 
@@ -46,6 +49,16 @@ class Table:
         """Each feature's standard deviation, (features,): the unit in which changes are compared."""
         return self.train_rows.std(0)
 
+    @property
+    def range(self) -> tuple[Tensor, Tensor]:
+        """Smallest and largest value of each feature in the whole table, each (features,): changes stay within."""
+        rows = torch.cat([self.train_rows, self.test_rows])
+        return rows.amin(0), rows.amax(0)
+
+    def movable(self, *fixed: str) -> Tensor:
+        """1 for the features that may change, 0 for those whose name holds one of the given words, (features,)."""
+        return torch.tensor([float(not any(word in name for word in fixed)) for name in self.names])
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -58,6 +71,9 @@ class Findings:
         delta: achieved size minus rho, (N,).
         before, after: evidence for the target, (N,).
         integrated: Captum's Integrated Gradients of the same rows.
+        smallest: of the tumours, the smallest changes that alter the decision; of the diabetes, those after which it
+            goes to 200.
+        crossed: whether they do, (N,).
     """
 
     quality: float
@@ -67,6 +83,8 @@ class Findings:
     before: Tensor
     after: Tensor
     integrated: Tensor
+    smallest: Tensor
+    crossed: Tensor
 
 
 class Standardise(nn.Module):
@@ -74,12 +92,10 @@ class Standardise(nn.Module):
 
     def __init__(self, rows: Tensor) -> None:
         super().__init__()
-        self.register_buffer("mean", rows.mean(0))
-        self.register_buffer("spread", rows.std(0))
+        self.mean, self.spread = rows.mean(0), rows.std(0)
 
     def forward(self, rows: Tensor) -> Tensor:
-        standardised: Tensor = (rows - self.mean) / self.spread
-        return standardised
+        return (rows - self.mean) / self.spread
 
 
 def load(name: str) -> Table:
@@ -114,11 +130,11 @@ def explain_tumours(table: Table, *, epochs: int = 60, rho: float = 3.0) -> Find
     rows = table.test_rows[(guesses == 1) & (table.test_answers == 1)][:8]
 
     # The ten "error" columns say how well a mean was measured, not what the nuclei look like: they stay.
-    movable = torch.tensor([float("error" not in name) for name in table.names])
+    limits = {"norm": "l2", "scale": table.spread, "mask": table.movable("error"), "bounds": table.range}
     changes, delta = AdversarialAttribution(model).attribute(
-        rows, target=0, rho=rho, norm="l2", scale=table.spread, mask=movable, bounds=(0.0, torch.inf),
-        return_convergence_delta=True,
-    )  # fmt: skip
+        rows, target=0, rho=rho, return_convergence_delta=True, **limits
+    )
+    smallest = MinimalAdversarialAttribution(model).attribute(rows, **limits)
     # Integrated Gradients share out a difference between two rows, so they need one to compare with.
     typical = table.train_rows[table.train_answers == 0].mean(0, keepdim=True)
 
@@ -128,7 +144,8 @@ def explain_tumours(table: Table, *, epochs: int = 60, rho: float = 3.0) -> Find
 
     integrated = IntegratedGradients(log_odds).attribute(rows, baselines=typical)
     with torch.no_grad():
-        return Findings(accuracy, rows, changes, delta, log_odds(rows), log_odds(rows + changes), integrated)
+        before, after, crossed = log_odds(rows), log_odds(rows + changes), model(rows + smallest).argmax(1) == 0
+    return Findings(accuracy, rows, changes, delta, before, after, integrated, smallest, crossed)
 
 
 def explain_diabetes(table: Table, *, epochs: int = 150, rho: float = 1.0) -> Findings:
@@ -152,26 +169,31 @@ def explain_diabetes(table: Table, *, epochs: int = 150, rho: float = 1.0) -> Fi
         errors = model(table.test_rows) - table.test_answers
     explained = (1 - errors.square().mean() / table.test_answers.var()).item()
 
-    rows = table.test_rows[:8]
-    movable = torch.tensor([float(name not in ("age", "sex")) for name in table.names])
-    changes, delta = AdversarialAttribution(model).attribute(
-        rows, rho=rho, norm="l2", scale=table.spread, mask=movable, bounds=(0.0, torch.inf), objective="output",
-        return_convergence_delta=True,
-    )  # fmt: skip
+    with torch.no_grad():
+        rows = table.test_rows[model(table.test_rows) < SEVERE][:8]
+    limits = {
+        "norm": "l2", "scale": table.spread, "mask": table.movable("age", "sex"), "bounds": table.range,
+        "objective": "output",
+    }  # fmt: skip
+    changes, delta = AdversarialAttribution(model).attribute(rows, rho=rho, return_convergence_delta=True, **limits)
+    smallest = MinimalAdversarialAttribution(model).attribute(rows, threshold=SEVERE, **limits)
     integrated = IntegratedGradients(model).attribute(rows, baselines=table.train_rows.mean(0, keepdim=True))
     with torch.no_grad():
-        return Findings(explained, rows, changes, delta, model(rows), model(rows + changes), integrated)
+        before, after, crossed = model(rows), model(rows + changes), model(rows + smallest) >= SEVERE
+    return Findings(explained, rows, changes, delta, before, after, integrated, smallest, crossed)
 
 
 def show(table: Table, found: Findings, *, row: int = 0, count: int = 6) -> None:
-    """The largest changes of one row, beside what Integrated Gradients say of the same features."""
+    """The largest changes of one row, beside the smallest that crosses the line, and Integrated Gradients."""
     in_spreads = found.changes[row] / table.spread
-    print(f"  {'feature':<26}{'value':>9}{'change':>10}{'in spreads':>12}{'Integrated Gradients':>22}")
+    print(f"  {'feature':<22}{'value':>9}{'change':>9}{'in spreads':>12}{'to cross':>10}{'Integrated Gradients':>22}")
     for i in in_spreads.abs().argsort(descending=True)[:count].tolist():
         print(
-            f"  {table.names[i]:<26}{found.rows[row, i]:>9.4g}{found.changes[row, i]:>+10.3g}"
-            f"{in_spreads[i]:>+12.2f}{found.integrated[row, i]:>+22.3g}"
+            f"  {table.names[i]:<22}{found.rows[row, i]:>9.4g}{found.changes[row, i]:>+9.3g}{in_spreads[i]:>+12.2f}"
+            f"{found.smallest[row, i]:>+10.3g}{found.integrated[row, i]:>+22.3g}"
         )
+    sizes = (x[row].div(table.spread).norm() for x in (found.changes, found.smallest))
+    print("  size: {:.2f} spreads; {:.2f} are enough to cross".format(*sizes))
 
 
 def save(path: str, tables: dict[str, tuple[Table, Findings]]) -> None:
@@ -201,13 +223,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Findings]:
     tumours, diabetes = load("tumours"), load("diabetes")
     malignant = explain_tumours(tumours, epochs=options.epochs)
     print(f"Tumours: {malignant.quality:.1%} of {len(tumours.test_rows)} test rows right.")
-    print("A benign tumour would look malignant to the network, the more so the more it changed like this:")
+    print("What a benign tumour would have to measure to look malignant to the network (to cross: to be called so):")
     show(tumours, malignant)
     print(f"  log-odds of malignant: {malignant.before[0]:+.1f}, after the change {malignant.after[0]:+.1f}\n")
 
     further = explain_diabetes(diabetes, epochs=2 * options.epochs)
-    print(f"Diabetes: the network explains {further.quality:.0%} of the variance of {len(diabetes.test_rows)} test rows.")
-    print("For this patient's disease to go further, at the same age and sex:")
+    print(f"Diabetes: {further.quality:.0%} of the variance of {len(diabetes.test_rows)} test rows explained.")
+    print(f"For this patient's disease to go further, at the same age and sex (to cross: {SEVERE:.0f}):")
     show(diabetes, further)
     print(f"  progression: {further.before[0]:.0f}, after the change {further.after[0]:.0f}")
     if options.save:

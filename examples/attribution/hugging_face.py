@@ -1,9 +1,9 @@
 """A Hugging Face model: a forward function that returns the logits is all that it takes.
 
-Models of transformers return a ``ModelOutput``, which holds the logits among other things; attributions follow one tensor.
-Here it is a vision transformer that is built from a configuration (nothing is fetched from a hub) and trained for half a
-minute on scikit-learn's digits, images (N, 1, 8, 8). A model that you loaded with ``from_pretrained`` is explained in the
-same way.
+Models of transformers return a ``ModelOutput``, which holds the logits among other things; attributions follow one
+tensor. Here it is a vision transformer that is built from a configuration (nothing is fetched from a hub) and trained
+for half a minute on scikit-learn's digits, images (N, 1, 8, 8). A model that you loaded with ``from_pretrained`` is
+explained in the same way.
 
     python -m pip install ".[demo]" transformers
     python examples/attribution/hugging_face.py [--save hugging_face.png]

@@ -1,9 +1,8 @@
 """Text: which words make a passage sound like NumPy's manual, and what would make it sound like PyTorch's?
 
-Words are no numbers that could change a little, their embeddings are. The passages are real: the docstrings of
-NumPy and PyTorch, as installed, without the two names themselves. One page in five is kept
-for testing. A small convolutional network over an embedding tells the manuals apart. Nothing to install beside this
-library.
+Words are no numbers that could change a little, their embeddings are. The passages are real: the docstrings of NumPy
+and PyTorch, as installed, without the two names themselves. One page in five is kept for testing. A small
+convolutional network over an embedding tells the manuals apart. Nothing to install beside this library.
 
     python -m pip install .
     python examples/attribution/text.py [--save text.png]
@@ -12,6 +11,7 @@ library.
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ from captum.attr import configure_interpretable_embedding_layer, remove_interpre
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_lipschitz import AdversarialAttribution
+from captum_lipschitz.attr import AdversarialAttribution, LayerAdversarialAttribution
 
 WIDTH = 24
 
@@ -54,6 +54,7 @@ class Findings:
         passages: those explained: NumPy's, and seen as such.
         changes: of their embeddings toward PyTorch, (N, T, WIDTH).
         unmasked: the same where nothing but the lengths says what is padding.
+        by_layer: the same again, from the words themselves, as a change of the embedding layer's output.
         delta: achieved size minus rho, (N,).
         before, after: probability of PyTorch, (N,).
         vocabulary: the words.
@@ -64,6 +65,7 @@ class Findings:
     passages: Passages
     changes: Tensor
     unmasked: Tensor
+    by_layer: Tensor
     delta: Tensor
     before: Tensor
     after: Tensor
@@ -73,13 +75,15 @@ class Findings:
     @property
     def sizes(self) -> Tensor:
         """Per word: how far its embedding would have to go, (N, T)."""
-        return self.changes.norm(dim=2)
+        lengths: Tensor = self.changes.norm(dim=2)
+        return lengths
 
     @property
     def signs(self) -> Tensor:
         """Per word: along its own embedding (more of the word, positive) or against it, (N, T)."""
         words = F.normalize(self.table[self.passages.tokens], dim=2)
-        return (self.changes * words).sum(2)
+        along: Tensor = (self.changes * words).sum(2)
+        return along
 
     def replacement(self, row: int, place: int) -> str:
         """The word whose embedding lies most in the direction of the change."""
@@ -115,12 +119,19 @@ def explain(*, epochs: int, rho: float, count: int = 16) -> Findings:
     chosen = Passages(testing.tokens[rows], testing.lengths[rows], testing.labels[rows])
 
     table = model.embedding.weight.detach().clone()
-    interpretable = configure_interpretable_embedding_layer(model, "embedding")
+    words = (chosen.tokens != PADDING).unsqueeze(2)
+    settings = {"target": pytorch, "rho": rho, "norm": "l2", "scale": table[UNKNOWN + 1 :].std(0)}
+    # The short way: words in, and the change is that of a layer's output.
+    by_layer = LayerAdversarialAttribution(model, model.embedding).attribute(
+        chosen.tokens, additional_forward_args=chosen.lengths, mask=words, **settings
+    )
+    # Captum's way, as for any of its methods: the model takes embeddings in the words' place.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="In order to make embedding layers")  # Captum says so every time
+        interpretable = configure_interpretable_embedding_layer(model, "embedding")
     try:
         embeddings = interpretable.indices_to_embeddings(chosen.tokens).detach()
-        attribution = AdversarialAttribution(model)  # the model now takes embeddings in the words' place
-        settings = {"target": pytorch, "rho": rho, "norm": "l2", "scale": table[UNKNOWN + 1 :].std(0)}
-        words = (chosen.tokens != PADDING).unsqueeze(2)
+        attribution = AdversarialAttribution(model)
         changes, delta = attribution.attribute(
             embeddings, additional_forward_args=chosen.lengths, mask=words, return_convergence_delta=True, **settings
         )
@@ -133,7 +144,7 @@ def explain(*, epochs: int, rho: float, count: int = 16) -> Findings:
     finally:
         remove_interpretable_embedding_layer(model, interpretable)
     accuracy = (guesses == testing.labels).double().mean().item()
-    return Findings(accuracy, chosen, changes, unmasked, delta, before, after, vocabulary, table)
+    return Findings(accuracy, chosen, changes, unmasked, by_layer, delta, before, after, vocabulary, table)
 
 
 def show(found: Findings, row: int) -> None:

@@ -1,8 +1,8 @@
 """Time series: what a wrist's motion sensors would have to measure for the network to see another activity.
 
-BasicMotions (UCR/UEA archive), real recordings that ship with sktime: a smart watch's accelerometer and gyroscope, three
-axes each, 10 readings a second for 10 seconds, while the wearer stands, walks, runs or plays badminton; 40 recordings to
-train on, 40 to test on. Inputs are (N, channels, time).
+BasicMotions (UCR/UEA archive), real recordings that ship with sktime: a smart watch's accelerometer and gyroscope,
+three axes each, 10 readings a second for 10 seconds, while the wearer stands, walks, runs or plays badminton; 40
+recordings to train on, 40 to test on. Inputs are (N, channels, time).
 
     python -m pip install . sktime
     python examples/attribution/time_series.py [--save time_series.png]
@@ -103,12 +103,14 @@ def explain(*, epochs: int, rho: float) -> Findings:
 def loudest_frequency(signals: Tensor) -> Tensor:
     """The frequency, in Hz, that carries most of each signal's power, steady parts apart: (..., time) to (...)."""
     power = torch.fft.rfft(signals, dim=-1).abs()[..., 1:].square()
-    return (power.argmax(-1) + 1) * READINGS_PER_SECOND / signals.shape[-1]
+    frequency: Tensor = (power.argmax(-1) + 1) * READINGS_PER_SECOND / signals.shape[-1]
+    return frequency
 
 
 def show(found: Findings) -> None:
     """Which channels change, by how much, and at what rhythm; medians over the recordings."""
-    print(f"  {'channel':<18}{'recorded':>10}{'change':>10}{'at':>9}     (root mean squares, in the sensor's own units)")
+    print("  root mean squares, in each sensor's own units")
+    print(f"  {'channel':<18}{'recorded':>10}{'change':>10}{'at':>9}")
     for i, name in enumerate(CHANNELS):
         recorded, change = (x[:, i].square().mean(1).sqrt().median() for x in (found.recordings, found.changes))
         rhythm = loudest_frequency(found.changes[:, i]).median()

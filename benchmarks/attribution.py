@@ -74,10 +74,10 @@ def main() -> None:
     methods = _methods(model, images, task.labels.to(device))
     chosen = {name: run for name, run in methods.items() if not arguments.only or name in arguments.only}
     costs = _costs(model, chosen, Stopwatch(device, block=1), rounds=arguments.rounds)
-    print(_table(costs))
+    print(machine(arguments.device), _table(costs), sep="\n\n")
     if arguments.output:
-        record = {**machine(), "threads": torch.get_num_threads(), "images": len(images)}
-        text = json.dumps({"about": record, "costs": [asdict(cost) for cost in costs]}, indent=1)
+        about = {"machine": machine(arguments.device), "images": len(images)}
+        text = json.dumps({**about, "costs": [asdict(cost) for cost in costs]}, indent=1)
         arguments.output.write_text(text + "\n", encoding="utf-8")
 
 

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from captum_lipschitz.attr import ContrastiveAdversarialAttribution as ContrastiveAdversarialAttribution
     from captum_lipschitz.attr import LayerAdversarialAttribution as LayerAdversarialAttribution
     from captum_lipschitz.attr import MinimalAdversarialAttribution as MinimalAdversarialAttribution
+    from captum_lipschitz.attr import register_with_captum as register_with_captum
     from captum_lipschitz.metrics import AccuracyRobustnessArea as AccuracyRobustnessArea
 
 __version__ = "0.1.0"
@@ -74,6 +75,7 @@ _LAZY = {
     "ContrastiveAdversarialAttribution": "captum_lipschitz.attr",
     "LayerAdversarialAttribution": "captum_lipschitz.attr",
     "MinimalAdversarialAttribution": "captum_lipschitz.attr",
+    "register_with_captum": "captum_lipschitz.attr",
 }
 
 __all__ = [
@@ -129,6 +131,7 @@ __all__ = [
     "multilabel_robustness_areas",
     "radius_calibration",
     "recalibrate_batch_norm",
+    "register_with_captum",
     "replace_activations",
 ]
 

@@ -17,7 +17,7 @@ HEAVY = {"torchvision", "matplotlib", "torchattacks", "captum", "sklearn", "ligh
 # Lower layers first; a module may import its own layer and those before it.
 LAYERS = [
     {"errors", "_typing"},
-    {"geometry", "nn", "_model"},
+    {"geometry", "nn", "_model", "_files"},
     {"objectives"},
     {"criteria", "models"},
     {"attacks"},

@@ -55,13 +55,16 @@ def shrinking_steps(
     References:
         Woods, Chen and Teuscher 2019, arXiv 1906.02896, methods; the step sizes are those of the authors' code.
     """
-    delta, velocity = start, torch.zeros_like(start)
+    delta, velocity = start, torch.zeros_like(start) if momentum else None
+    del start  # as much memory as the images, which is wanted for the model
     for k in range(n_steps):
         gradient, back = look(delta)
         back = rowwise(back, delta) if back.dim() == 1 else back
         direction = torch.where(back, -norm.normalised(delta), norm.steepest(gradient))
-        velocity = momentum * velocity + (1 - momentum) * direction if momentum else direction
-        delta = delta + 2 * path_length * (n_steps - k) / (n_steps * (n_steps + 1)) * velocity
+        if velocity is not None:
+            direction = velocity = momentum * velocity + (1 - momentum) * direction
+        delta = delta + 2 * path_length * (n_steps - k) / (n_steps * (n_steps + 1)) * direction
+        del gradient, direction
         if clamp is not None:
             delta = clamp(delta)
     return delta

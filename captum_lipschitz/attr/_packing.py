@@ -139,7 +139,8 @@ def _check(inputs: tuple[Tensor, ...], name: str) -> None:
 
 
 def _join(tensors: tuple[Tensor, ...]) -> Tensor:
-    joined = torch.cat([tensor.reshape(len(tensor), -1) for tensor in tensors], dim=1)
+    rows = [tensor.reshape(len(tensor), -1) for tensor in tensors]
+    joined = rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
     # Steps are small beside the inputs: in half precision most of them would be rounded away.
     return joined.float() if joined.dtype in (torch.float16, torch.bfloat16) else joined
 

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_lipschitz._files import create_whole, remove_leftovers, write_whole
 from captum_lipschitz.errors import InvalidInputError
-from captum_lipschitz.measure.files import as_json, create_whole, remove_leftovers, write_whole
+from captum_lipschitz.measure.files import as_json
 from captum_lipschitz.measure.settings import differences, fingerprint
 from captum_lipschitz.metrics.measurement import Part
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from captum_lipschitz.measure.files import write_json, write_whole
+from captum_lipschitz._files import write_whole
+from captum_lipschitz.measure.files import write_json
 from captum_lipschitz.metrics import AraResult
 
 _FIGURES, _DISTANCES, _CURVE = "ara.json", "distances.csv", "curve.png"

@@ -13,9 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from captum_lipschitz._files import create_whole, remove_leftovers, write_whole
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.measure.chunks import Chunk, ChunkStore, spans
-from captum_lipschitz.measure.files import create_whole, remove_leftovers, write_whole
 from captum_lipschitz.measure.settings import differences, fingerprint
 from captum_lipschitz.metrics.measurement import Part
 

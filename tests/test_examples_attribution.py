@@ -96,8 +96,9 @@ def test_time_series(tmp_path: Path) -> None:
     assert found.changes.shape == found.recordings.shape
     assert found.changes.shape[1:] == (6, 100)
     assert (found.after > found.before + 0.1).all()
-    assert (found.wrist[:, :3] == 0).all()
-    assert (found.wrist[:, 3:] != 0).any()
+    assert (found.turning[:, :3] == 0).all()
+    assert (found.turning[:, 3:] != 0).any()
+    assert (found.after_turning > found.before).all()
     assert (found.delta.abs() < 0.2).all()
     assert (tmp_path / "picture.png").stat().st_size > 1000
 

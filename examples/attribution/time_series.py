@@ -33,18 +33,19 @@ class Findings:
         accuracy: share of the test recordings classified rightly.
         recordings: of walking, (N, 6, 100).
         changes: toward running, every channel free to change, (N, 6, 100).
-        wrist: the same with the accelerometer held fixed, (N, 6, 100).
+        turning: the same with the accelerometer held fixed, (N, 6, 100).
         delta: achieved size of ``changes`` minus rho, (N,).
-        before, after: probability of running, (N,).
+        before, after, after_turning: probability of running, (N,).
     """
 
     accuracy: float
     recordings: Tensor
     changes: Tensor
-    wrist: Tensor
+    turning: Tensor
     delta: Tensor
     before: Tensor
     after: Tensor
+    after_turning: Tensor
 
 
 def load(split: str) -> tuple[Tensor, Tensor]:
@@ -93,11 +94,11 @@ def explain(*, epochs: int, rho: float) -> Findings:
         walking, target=running, rho=rho, scale=spread, return_convergence_delta=True
     )
     only_gyroscope = torch.tensor([float(name.startswith("gyroscope")) for name in CHANNELS]).view(6, 1)
-    wrist = attribution.attribute(walking, target=running, rho=rho, scale=spread, mask=only_gyroscope)
+    turning = attribution.attribute(walking, target=running, rho=rho, scale=spread, mask=only_gyroscope)
     with torch.no_grad():
-        before, after = (model(x).softmax(1)[:, running] for x in (walking, walking + changes))
+        probabilities = [model(x).softmax(1)[:, running] for x in (walking, walking + changes, walking + turning)]
     accuracy = (guesses == activities).double().mean().item()
-    return Findings(accuracy, walking, changes, wrist, delta, before, after)
+    return Findings(accuracy, walking, changes, turning, delta, *probabilities)
 
 
 def loudest_frequency(signals: Tensor) -> Tensor:
@@ -145,6 +146,7 @@ def main(arguments: list[str] | None = None) -> Findings:
     print(f"{found.accuracy:.1%} of the test recordings right. What would make walking into running?")
     show(found)
     print(f"  probability of running: {found.before.median():.2f}, after the change {found.after.median():.2f}")
+    print(f"  where only the gyroscope may change: {found.after_turning.median():.2f}")
     if options.save:
         save(options.save, found)
     return found

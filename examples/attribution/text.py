@@ -174,11 +174,14 @@ def save(path: str, found: Findings, rows: int = 6) -> None:
 
     figure, axis = plt.subplots(figsize=(13, 0.4 * rows), layout="constrained")
     axis.axis("off")
-    colours, longest = plt.get_cmap("Reds"), found.sizes[:rows].max()
+    colours = plt.get_cmap("Reds")
     for row in range(rows):
-        for place in range(min(14, int(found.passages.lengths[row]))):
+        length = int(found.passages.lengths[row])
+        sizes = found.sizes[row, :length]
+        shades = 0.8 * (sizes - sizes.min()) / (sizes.max() - sizes.min())  # within a passage
+        for place in range(min(14, length)):
             word = found.vocabulary[int(found.passages.tokens[row, place])]
-            shade = colours(0.8 * float(found.sizes[row, place] / longest))
+            shade = colours(float(shades[place]))
             axis.text(place / 14, 1 - row / rows, word[:14], backgroundcolor=shade, fontsize=8, va="top")
     axis.set_title("NumPy's manual: the words that would have to change for PyTorch's (first 14 of each passage)")
     figure.savefig(path)

@@ -1,4 +1,4 @@
-"""Every example in a docstring and every Python snippet of the README runs; every public thing is documented."""
+"""Every example in a docstring and every Python snippet of the pages runs; every public thing is documented."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 
 import captum_lipschitz
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted(
     module.name for module in pkgutil.walk_packages(captum_lipschitz.__path__, "captum_lipschitz.")
     if not module.name.endswith("__main__")
@@ -55,16 +55,19 @@ def _inherits_doc(thing: type, method: str) -> bool:
     return any(getattr(base, method, None) is not None and getattr(base, method).__doc__ for base in thing.__mro__[1:])
 
 
-def _snippets() -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+def _snippets(page: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
-def test_readme_snippets_run_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    snippets = _snippets()
+@pytest.mark.parametrize("page", ["README.md", "docs/attribution.md"])
+@pytest.mark.filterwarnings("ignore::UserWarning:captum")  # on requires_grad, and on hooks that are set and removed
+def test_snippets_of_a_page_run_one_after_the_other(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snippets = _snippets(page)
     assert len(snippets) >= 6
     mpl.use("Agg")
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     namespace: dict[str, object] = {}
     for snippet in snippets:
-        exec(compile(snippet, "README.md", "exec"), namespace)  # noqa: S102
+        exec(compile(snippet, page, "exec"), namespace)  # noqa: S102

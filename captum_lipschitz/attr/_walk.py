@@ -55,15 +55,16 @@ def walk_all(
             delta, broken = _walk(walk, forward, batch, evidence(batch), Budget(norm, batch, walk.rho), progress)
         deltas.append(delta)
         stopped.append(broken)
-    count = int(torch.cat(stopped).sum())
+    found, broken = torch.cat(deltas), torch.cat(stopped)
+    _warn_of(broken, "the gradient became NaN or infinite on the way; their perturbations end there")
+    _warn_of((found == 0).all(1) & ~broken, "the gradient is zero; so are their attributions, which explain nothing")
+    return found
+
+
+def _warn_of(rows: Tensor, what: str) -> None:
+    count = int(rows.sum())
     if count:
-        warnings.warn(
-            f"attribute: for {count} of {sum(map(len, stopped))} examples the gradient became NaN or infinite on the "
-            "way; their perturbations end there",
-            CaptumLipschitzWarning,
-            stacklevel=4,
-        )
-    return torch.cat(deltas)
+        warnings.warn(f"attribute: for {count} of {len(rows)} examples {what}", CaptumLipschitzWarning, stacklevel=6)
 
 
 def _walk(

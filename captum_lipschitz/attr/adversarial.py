@@ -78,7 +78,8 @@ class AdversarialAttribution(ChangeAttribution):
             scale: broadcast to the inputs (a tuple: one for each); ``rho`` is then in units of each feature's scale.
             bounds: ``(lower, upper)`` that inputs plus perturbation stay in, each a number, a tensor that broadcasts to
                 the inputs, or a tuple of one for each input; ``None``, as in the paper, for none.
-            mask: broadcast to the inputs (a tuple: one for each); only where it is non-zero are inputs perturbed.
+            mask: broadcast to the inputs (a tuple: one for each); only where it is non-zero are inputs perturbed. An
+                RMSE is a mean over all features, masked ones too; ``norm="l2"`` does not depend on their number.
             objective: what is followed. ``"log_odds"`` of the target among C classes; ``"multi_label"``, the target's
                 logit among K independent ones; ``"regression"`` or ``"output"``, the selected output itself;
                 ``"auto"``, log-odds where the output has shape (N, C) and there is a target, else the selected output.
@@ -96,7 +97,7 @@ class AdversarialAttribution(ChangeAttribution):
             ModelOutputError, DisconnectedModelError: for a model without finite outputs or without a gradient.
 
         Warns:
-            CaptumLipschitzWarning: the gradient of some examples became NaN or infinite on the way.
+            CaptumLipschitzWarning: the gradient of some examples is zero, or became NaN or infinite on the way.
         """
         return self._explain(
             inputs,

@@ -92,7 +92,7 @@ class ContrastiveAdversarialAttribution(ChangeAttribution):
             ModelOutputError, DisconnectedModelError: for a model without finite logits or without a gradient.
 
         Warns:
-            CaptumLipschitzWarning: the gradient of some examples became NaN or infinite on the way.
+            CaptumLipschitzWarning: the gradient of some examples is zero, or became NaN or infinite on the way.
         """
         return self._explain(
             inputs,

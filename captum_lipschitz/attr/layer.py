@@ -119,7 +119,7 @@ class LayerAdversarialAttribution(LayerAttribution, ChangeAttribution):
             ModelOutputError, DisconnectedModelError: for a model without finite outputs or without a gradient.
 
         Warns:
-            CaptumLipschitzWarning: the gradient of some examples became NaN or infinite on the way.
+            CaptumLipschitzWarning: the gradient of some examples is zero, or became NaN or infinite on the way.
         """
         return self._explain(
             inputs,

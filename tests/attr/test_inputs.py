@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -114,6 +115,15 @@ def test_where_the_gradient_breaks_the_others_go_on() -> None:
     assert torch.equal(change[[0, 2]], alone)
     assert torch.isfinite(change).all()
     assert 0.05 < float(change[1, 0]) < 0.5
+
+
+def test_an_explanation_of_nothing_says_so() -> None:
+    inputs = torch.tensor([[1.0, -1.0], [-1.0, -1.0]], dtype=torch.float64)
+    with pytest.warns(CaptumLipschitzWarning, match="for 1 of 2 examples the gradient is zero") as warned:
+        change = AdversarialAttribution(lambda x: x.relu().sum(1)).attribute(inputs, rho=0.5)
+    assert change[0].any()
+    assert not change[1].any()
+    assert Path(warned[0].filename) == Path(__file__)
 
 
 def test_outputs_that_are_no_tensor_name_the_way_out() -> None:

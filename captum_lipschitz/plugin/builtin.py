@@ -12,7 +12,11 @@ from captum_lipschitz.plugin.spec import ComponentSpec, hookimpl
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from captum_lipschitz.attr import AdversarialAttribution
+    from captum_lipschitz.attr import (
+        AdversarialAttribution,
+        ContrastiveAdversarialAttribution,
+        MinimalAdversarialAttribution,
+    )
     from captum_lipschitz.plugin.spec import MetricLike, TrainingHookLike
     from captum_lipschitz.training import StrengthController
 
@@ -33,7 +37,11 @@ def captum_lipschitz_attacks() -> list[ComponentSpec]:
 @hookimpl
 def captum_lipschitz_attributions() -> list[ComponentSpec]:
     """Our attribution methods."""
-    return [ComponentSpec("adversarial", "attribution", _adversarial, "adversarial explanations of the paper", _PAPER)]
+    return [
+        ComponentSpec("adversarial", "attribution", _adversarial, "adversarial explanations of the paper", _PAPER),
+        ComponentSpec("contrastive", "attribution", _contrastive, "the same, one class rather than another", _PAPER),
+        ComponentSpec("minimal", "attribution", _minimal, "the smallest change that alters the decision", _PAPER),
+    ]
 
 
 @hookimpl
@@ -53,6 +61,20 @@ def _adversarial(forward_func: Callable[..., Any]) -> AdversarialAttribution:
     from captum_lipschitz.attr import AdversarialAttribution  # imports Captum, and so matplotlib
 
     return AdversarialAttribution(forward_func)
+
+
+def _contrastive(forward_func: Callable[..., Any]) -> ContrastiveAdversarialAttribution:
+    """The contrast of two classes."""
+    from captum_lipschitz.attr import ContrastiveAdversarialAttribution
+
+    return ContrastiveAdversarialAttribution(forward_func)
+
+
+def _minimal(forward_func: Callable[..., Any]) -> MinimalAdversarialAttribution:
+    """The counterfactuals of a model."""
+    from captum_lipschitz.attr import MinimalAdversarialAttribution
+
+    return MinimalAdversarialAttribution(forward_func)
 
 
 def _ara(**settings: Any) -> MetricLike:

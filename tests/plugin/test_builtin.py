@@ -21,6 +21,8 @@ OURS = [
     ("attack", "minimum_norm"),
     ("attack", "paper"),
     ("attribution", "adversarial"),
+    ("attribution", "contrastive"),
+    ("attribution", "minimal"),
     ("metric", "ara"),
     ("training_hook", "lipschitz"),
 ]
@@ -62,8 +64,9 @@ def test_attack(name, model, data):
     torch.testing.assert_close(result.distances, torch.tensor([0.5, 2.0]).sqrt(), rtol=0.02, atol=0)
 
 
-def test_attribution(model, data):
-    attribution = create("attribution", "adversarial", model)
+@pytest.mark.parametrize("name", ["adversarial", "contrastive", "minimal"])
+def test_attribution(name, model, data):
+    attribution = create("attribution", name, model)
     assert isinstance(attribution, AttributionLike)
     inputs, labels = data
     assert attribution.attribute(inputs, target=labels).shape == inputs.shape

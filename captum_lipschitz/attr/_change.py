@@ -12,9 +12,9 @@ from captum.attr._utils.attribution import GradientAttribution
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_lipschitz._model import no_trace
+from captum_lipschitz._model import check_logits, no_trace
 from captum_lipschitz.attr._budget import Budget
-from captum_lipschitz.attr._packing import Packed
+from captum_lipschitz.attr._packing import Packed, take
 from captum_lipschitz.attr._targets import OBJECTIVES, Evidence, settle
 from captum_lipschitz.attr._walk import Forward, Walk, check_batch_size, norm_and_scale, walk_all
 from captum_lipschitz.errors import InvalidInputError
@@ -116,8 +116,9 @@ class ChangeAttribution(GradientAttribution):
         tensors, arguments = formatted(inputs, additional_forward_args)
         rows = len(tensors[0])
         if classes is None:
+            first = [take(value, slice(0, 1), rows) for value in (*tensors, *arguments)]
             with no_trace(self.forward_func, tensors[0], evaluation=False), torch.no_grad():
-                classes = range(self.forward_func(*tensors, *arguments).shape[-1])
+                classes = range(check_logits(self.forward_func(*first), 1, at_least=1).shape[1])
         numbers = torch.as_tensor(list(classes), device=tensors[0].device)
         if numbers.dim() != 1 or not len(numbers):
             raise InvalidInputError(f"classes: expected some integers, got {classes!r}")
@@ -125,6 +126,8 @@ class ChangeAttribution(GradientAttribution):
         def repeated(value: Any) -> Any:
             if isinstance(value, tuple):
                 return tuple(repeated(part) for part in value)
+            if isinstance(value, list) and len(value) == rows:
+                return [part for part in value for _ in numbers]
             own = isinstance(value, Tensor) and value.dim() > 0 and len(value) == rows
             return value.repeat_interleave(len(numbers), dim=0) if own else value
 
@@ -212,7 +215,7 @@ class ChangeAttribution(GradientAttribution):
         for index, batch in enumerate(packed.batches(internal_batch_size)):
             read, start = evidence(batch), index * (internal_batch_size or 0)
             with no_trace(self.forward_func, batch.features, evaluation=False), torch.no_grad():
-                before = read(run(batch, batch.features))
+                before = read(run(batch, batch.features.clone()))  # the model may change what it is given
                 after = read(run(batch, batch.features + deltas[start : start + len(batch)]))
             changes.append(after - before)
         return torch.cat(changes)

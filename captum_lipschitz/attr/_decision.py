@@ -66,7 +66,7 @@ def decision_about(
     if objective not in OBJECTIVES:
         raise InvalidInputError(f"objective: expected one of {OBJECTIVES}, got {objective!r}")
     with torch.no_grad():
-        output = run(batch, batch.features)
+        output = run(batch, batch.features.clone())  # the model may change what it is given
     if not isinstance(output, Tensor):
         raise not_a_tensor(output)
     if objective == "log_odds" or (objective == "auto" and output.dim() == 2 and output.shape[1] > 1):
@@ -81,5 +81,5 @@ def decision_about(
     column = columns(output, batch.target, len(batch), multi_label=objective == "multi_label")
     model = FeatureModel(run, batch, column, threshold)
     with torch.no_grad():
-        there = model(batch.features) > 0
+        there = model(batch.features.clone()) > 0
     return Decision(model, there.long(), LabelFlips(0))

@@ -85,6 +85,10 @@ class Packed:
             for part, shape, dtype in zip(parts, self.shapes, self.dtypes, strict=True)
         )
 
+    def rounded(self, features: Tensor) -> Tensor:
+        """(N, features) at the inputs' own precision."""
+        return _join(self.unpack(features)).to(features.dtype)
+
     def batches(self, size: int | None) -> Iterator[Packed]:
         """Consecutive batches of at most ``size`` examples (all at once where ``None``), cut by index alone."""
         step = size or len(self)

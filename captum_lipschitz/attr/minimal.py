@@ -23,6 +23,8 @@ from captum_lipschitz.criteria import Criterion
 from captum_lipschitz.errors import CaptumLipschitzWarning, InvalidInputError
 from captum_lipschitz.geometry import Bounds, Norm
 
+_LENGTHENINGS = 10
+
 
 class MinimalAdversarialAttribution(ChangeAttribution):
     """The smallest change of the inputs that alters what the model decides: a counterfactual.
@@ -147,15 +149,34 @@ class MinimalAdversarialAttribution(ChangeAttribution):
 def _smallest(
     attack: MinimumNormAttack, run: Forward, batch: Packed, decide: Callable[..., Decision]
 ) -> tuple[Tensor, Tensor]:
-    """One batch's changes, (N, features), and the criterion's value after them, (N,)."""
+    """One batch's changes, (N, features), and the criterion's value after them, (N,).
+
+    What is handed back is a difference, and rounded to the inputs' precision: added to the inputs again it may fall
+    short of the boundary by a hair. It is lengthened until it does not.
+    """
     decision = decide(run, batch)
     result = attack(decision.model, batch.features, decision.labels, decision.criterion)
     delta = result.adversarial_inputs - batch.features
     if batch.mask is not None:  # the model does not see what moved there
         delta = delta * batch.mask
-    with torch.no_grad():
-        logits = decision.model(batch.features + delta)
-    return delta, decision.criterion.value(logits, decision.labels)
+
+    def value(rounded: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits = decision.model(batch.features + rounded)
+        return decision.criterion.value(logits, decision.labels)
+
+    excess = max(torch.finfo(dtype).eps for dtype in batch.dtypes)
+    for _ in range(_LENGTHENINGS):
+        short = (value(batch.rounded(delta)) > 0) & result.found
+        if not bool(short.any()):
+            break
+        longer = batch.features + (1 + excess) * delta
+        longer = longer if batch.bounds is None else batch.bounds.clamp(longer)
+        delta = torch.where(short[:, None], longer - batch.features, delta)
+        excess *= 2
+    delta = batch.rounded(delta)
+    after = value(delta)
+    return torch.where((after > 0)[:, None], torch.zeros_like(delta), delta), after
 
 
 def _alike(packed: Packed) -> bool:

@@ -108,6 +108,12 @@ def test_all_classes_of_an_image_are_one_batch() -> None:
         for k in range(4):
             alone = method.attribute(images[i : i + 1], k, n_steps=5, mask=mask[i])
             torch.testing.assert_close(every[i, k], alone[0], rtol=1e-6, atol=1e-9)
+    contrast = ContrastiveAdversarialAttribution(model)
+    against = contrast.attribute_classes(images, [3, 1], baseline_target=[0, 2], n_steps=5)
+    for i, other in enumerate([0, 2]):
+        for k, number in enumerate([3, 1]):
+            alone = contrast.attribute(images[i : i + 1], number, baseline_target=other, n_steps=5)
+            torch.testing.assert_close(against[i, k], alone[0], rtol=1e-6, atol=1e-9)
     some = method.attribute_classes(images, [3, 1], n_steps=5, mask=mask, internal_batch_size=3)
     assert sizes[-10:] == [3] * 5 + [1] * 5
     torch.testing.assert_close(some, every[:, [3, 1]], rtol=1e-6, atol=1e-9)

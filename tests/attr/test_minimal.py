@@ -102,6 +102,19 @@ def test_an_example_has_the_same_answer_by_itself_with_a_scale_of_its_own() -> N
     assert (boxed.abs() <= 0.5 + 1e-12).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_is_handed_back_flips_the_decision_when_it_is_added(dtype: torch.dtype) -> None:
+    model = build_convolutional(3, dtype=torch.float32).to(dtype)
+    inputs, _ = build_batch(5, 64, dtype=dtype)
+    change, value = MinimalAdversarialAttribution(model).attribute(
+        inputs, effort="fast", bounds=(0, 1), return_convergence_delta=True
+    )
+    assert change.dtype == dtype
+    before, after = model(inputs).argmax(1), model(inputs + change).argmax(1)
+    assert ((after != before) == (value <= 0)).all()
+    assert (value <= 0).float().mean() > 0.9
+
+
 def test_single_outputs_cross_their_threshold() -> None:
     inputs = torch.tensor([[1.0, 2.0], [-3.0, 1.0]], dtype=torch.float64)
     weight = torch.tensor([3.0, 4.0], dtype=torch.float64)

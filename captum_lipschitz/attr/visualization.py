@@ -15,10 +15,10 @@ from torch import Tensor
 
 from captum_lipschitz._files import write_whole
 from captum_lipschitz._typing import Model
-from captum_lipschitz.attr._drawing import ColourScale, Drawing
-from captum_lipschitz.attr._layout import Layout
-from captum_lipschitz.attr._pictured import Array, Attributions, Pictured
-from captum_lipschitz.attr._wording import Wording, column_titles, listed
+from captum_lipschitz.attr._figure.drawing import ColourScale, Drawing
+from captum_lipschitz.attr._figure.layout import Layout
+from captum_lipschitz.attr._figure.pictured import Array, Attributions, Pictured
+from captum_lipschitz.attr._figure.wording import Wording, column_titles, listed
 from captum_lipschitz.errors import InvalidInputError
 
 PARTS = ("image", "perturbed", "heat_map", "probabilities")

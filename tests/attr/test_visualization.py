@@ -22,7 +22,7 @@ from drawn import (
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import nn
 
-from captum_lipschitz.attr._panels import fitted, percent
+from captum_lipschitz.attr._figure.panels import fitted, percent
 from captum_lipschitz.attr.visualization import visualize
 
 

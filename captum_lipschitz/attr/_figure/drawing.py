@@ -12,10 +12,10 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
 from torch import Tensor
 
-from captum_lipschitz.attr import _panels as panels
-from captum_lipschitz.attr._layout import LINE, Layout
-from captum_lipschitz.attr._pictured import Pictured
-from captum_lipschitz.attr._wording import Wording
+from captum_lipschitz.attr._figure import panels
+from captum_lipschitz.attr._figure.layout import LINE, Layout
+from captum_lipschitz.attr._figure.pictured import Pictured
+from captum_lipschitz.attr._figure.wording import Wording
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""How `visualize` draws: what is pictured, where it stands, and single panels."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -16,12 +17,12 @@ class Budget:
     """The sizes that a perturbation of (N, features) may have, and what they are measured in.
 
     Args:
-        norm: the kind of norm.
+        norm: makes the norm for a scale.
         batch: the examples; their scale, and where each input's features are.
         rho: one size over all inputs; or a tuple, a size for each input, of which some may be 0.
     """
 
-    def __init__(self, norm: type[Norm], batch: Packed, rho: float | tuple[float, ...]) -> None:
+    def __init__(self, norm: Callable[[Tensor | None], Norm], batch: Packed, rho: float | tuple[float, ...]) -> None:
         sizes = check_rho(rho)
         if isinstance(rho, tuple) and len(rho) != len(batch.shapes):
             raise InvalidInputError(f"rho: expected a size for each of {len(batch.shapes)} inputs, got {rho}")

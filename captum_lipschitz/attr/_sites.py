@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from captum._utils.common import _format_output, _format_tensor_into_tuples
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -48,7 +47,7 @@ class Sites:
         seen: set[torch.device] = set()
 
         def add(values: Any) -> Any:
-            tensors = _format_tensor_into_tuples(values)
+            tensors = values if isinstance(values, tuple) else (values,)
             device = tensors[0].device
             own = parts.get(device, changes)
             # A layer that runs again, on other shapes or on the same, has activations that these changes are not of.
@@ -58,7 +57,9 @@ class Sites:
                 )
             seen.add(device)
             sums = tuple(a + change.to(device) for a, change in zip(tensors, own, strict=True))
-            return _format_output(isinstance(values, tuple), sums)
+            if hasattr(values, "_fields"):
+                return type(values)(*sums)
+            return sums if isinstance(values, tuple) else sums[0]
 
         if self._to_input:
             return layer.register_forward_pre_hook(lambda _, values: add(values))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from captum_lipschitz.attr._packing import Packed
 from captum_lipschitz.attr._targets import Evidence
 from captum_lipschitz.errors import CaptumLipschitzWarning, InvalidInputError
 from captum_lipschitz.geometry import Norm, as_norm
+
+MakeNorm: TypeAlias = Callable[[Tensor | None], Norm]
+"""A norm for a scale, (N, features)."""
 
 Forward: TypeAlias = Callable[[Packed, Tensor], object]
 """The model's output for a batch whose features, (N, features), have become others."""
@@ -43,7 +47,7 @@ def walk_all(
     forward: Forward,
     batches: Iterable[Packed],
     evidence: Callable[[Packed], Evidence],
-    norm: type[Norm],
+    norm: MakeNorm,
     *,
     model: Callable[..., Any],
     progress: tqdm[Any],
@@ -82,7 +86,7 @@ def _walk(
         leaf = (start + delta).requires_grad_()
         ascent = walk.sign * gradient(evidence(forward(batch, leaf)), leaf)
         if batch.mask is not None:
-            ascent = ascent * batch.mask
+            ascent = torch.where(batch.mask, ascent, 0.0)  # a slope that is not wanted may be infinite
         broken = broken | ~torch.isfinite(ascent.sum(1, keepdim=True))
         progress.update()
         return ascent.masked_fill(broken, 0.0), budget.used_up(delta)
@@ -99,12 +103,16 @@ def _walk(
     return delta.detach(), broken.squeeze(1)
 
 
-def norm_and_scale(norm: Norm | str, scale: Any) -> tuple[type[Norm], Any]:
-    """The kind of norm, and the scale beside it or inside it: it may be one for each input."""
-    if isinstance(norm, Norm):
-        as_norm(norm, scale)  # refuses a scale beside a norm object
-        return type(norm), norm.scale
-    return type(as_norm(norm)), scale
+def norm_and_scale(norm: Norm | str, scale: Any) -> tuple[MakeNorm, Any]:
+    """How to make the norm from a scale; and the scale, beside it or inside it: it may be one for each input."""
+    made = as_norm(norm, scale if isinstance(norm, Norm) else None)  # refuses a scale beside a norm object
+
+    def make(own: Tensor | None) -> Norm:
+        other = copy.copy(made)
+        Norm.__init__(other, own)
+        return other
+
+    return make, made.scale if isinstance(norm, Norm) else scale
 
 
 def check_batch_size(internal_batch_size: int | None) -> None:

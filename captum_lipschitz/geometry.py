@@ -43,6 +43,7 @@ class Bounds(NamedTuple):
     """The box that perturbed inputs must stay in, in the inputs' own units (for images usually 0 and 1).
 
     Each limit is a number, or a tensor that broadcasts to the inputs: features of a table have ranges of their own.
+    Attacks take the limits of one image, for all images alike.
 
     Example:
         >>> Bounds(0.0, 1.0).clamp(torch.tensor([-0.5, 0.25]))
@@ -62,8 +63,11 @@ class Bounds(NamedTuple):
         if not isinstance(value, (tuple, list)) or len(value) != 2:
             raise InvalidTypeError(f"bounds: expected a pair (lower, upper) or None, got {value!r}")
         lower, upper = (limit.detach() if isinstance(limit, Tensor) else float(limit) for limit in value)
-        if not bool(torch.as_tensor(lower < upper).all()):
-            raise InvalidInputError(f"bounds: expected lower < upper, got ({lower}, {upper})")
+        if isinstance(lower, float) and isinstance(upper, float):
+            if not lower < upper:
+                raise InvalidInputError(f"bounds: expected lower < upper, got ({lower}, {upper})")
+        elif not bool(torch.as_tensor(lower <= upper).all()):  # a feature of one value is one that cannot change
+            raise InvalidInputError("bounds: expected lower <= upper for every feature, got some the other way round")
         return cls(lower, upper)
 
     def __eq__(self, other: object) -> bool:
@@ -81,6 +85,15 @@ class Bounds(NamedTuple):
         """Lower and upper limit of each value, broadcast to ``inputs``."""
         lower, upper = (torch.as_tensor(x, dtype=inputs.dtype, device=inputs.device).expand_as(inputs) for x in self)
         return lower, upper
+
+    def check_shared(self, inputs: Tensor) -> None:
+        """Raise ``InvalidInputError`` unless the limits are those of one image, for inputs (N, ...)."""
+        for limit in self:
+            if isinstance(limit, Tensor) and limit.dim() >= inputs.dim() and len(limit) != 1:
+                raise InvalidInputError(
+                    f"bounds: expected limits that broadcast to one image, {tuple(inputs.shape[1:])}, got "
+                    f"{tuple(limit.shape)}"
+                )
 
     def clamp(self, inputs: Tensor) -> Tensor:
         """The nearest point of the box, elementwise."""
@@ -115,8 +128,10 @@ class Norm(ABC):
     name: str
 
     def __init__(self, scale: Tensor | float | None = None) -> None:
-        if scale is not None and not bool((torch.as_tensor(scale) > 0).all()):
-            raise InvalidInputError("scale: expected positive values, got zero, a negative value or NaN")
+        if scale is not None and not bool(
+            ((values := torch.as_tensor(scale)) > 0).logical_and(values < math.inf).all()
+        ):
+            raise InvalidInputError("scale: expected positive values, got zero, a negative value, infinity or NaN")
         self.scale = scale
 
     def __repr__(self) -> str:

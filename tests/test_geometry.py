@@ -111,3 +111,16 @@ def test_norms_by_name() -> None:
         as_norm(L2(), 2.0)
     with pytest.raises(InvalidInputError, match="positive"):
         L2(torch.tensor([1.0, 0.0]))
+
+
+def test_attacks_take_the_limits_of_one_image() -> None:
+    from captum_lipschitz import MinimumNormAttack
+
+    model, inputs = torch.nn.Linear(3, 2), torch.rand(4, 3)
+    with pytest.raises(InvalidInputError, match=r"bounds: expected limits that broadcast to one image, \(3,\)"):
+        MinimumNormAttack(bounds=(inputs - 1, inputs + 1))(model, inputs, torch.zeros(4, dtype=torch.int64))
+    low, high = torch.full((3,), -9.0), torch.tensor([9.0, 1.0, 9.0])
+    found = MinimumNormAttack(bounds=(low, high))(model, inputs, model(inputs).argmax(1))
+    assert found.found.all()
+    assert (found.adversarial_inputs <= high).all()
+    assert (found.adversarial_inputs >= low).all()

@@ -220,6 +220,7 @@ class Attack(ABC):
         self.norm.check(inputs)
         if self.bounds is not None:
             self.bounds.check(inputs)
+            self.bounds.check_shared(inputs)
         with no_trace(model, inputs):
             if inputs.is_inference():
                 inputs = inputs.clone()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from numbers import Integral
 from typing import Literal, Protocol
 
 import torch
@@ -176,9 +178,9 @@ def check_path(*, n_steps: int, rho: float, overshoot: float, momentum: float) -
 
 def check_steps(*, n_steps: int, overshoot: float, momentum: float) -> None:
     """The same without the size."""
-    if n_steps < 1:
-        raise InvalidInputError(f"n_steps: expected at least 1, got {n_steps}")
-    if not overshoot > 0:
+    if not isinstance(n_steps, Integral) or n_steps < 1:
+        raise InvalidInputError(f"n_steps: expected at least 1, a whole number, got {n_steps}")
+    if not 0 < overshoot < math.inf:
         raise InvalidInputError(f"overshoot: expected a positive factor, got {overshoot}")
     if not 0 <= momentum < 1:
         raise InvalidInputError(f"momentum: expected a value in [0, 1), got {momentum}")

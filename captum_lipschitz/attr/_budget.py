@@ -24,9 +24,10 @@ class Budget:
 
     def __init__(self, norm: Callable[[Tensor | None], Norm], batch: Packed, rho: float | tuple[float, ...]) -> None:
         sizes = check_rho(rho)
-        if isinstance(rho, tuple) and len(rho) != len(batch.shapes):
+        several = isinstance(rho, (tuple, list))
+        if several and len(sizes) != len(batch.shapes):
             raise InvalidInputError(f"rho: expected a size for each of {len(batch.shapes)} inputs, got {rho}")
-        self._widths = batch.widths if isinstance(rho, tuple) else [sum(batch.widths)]
+        self._widths = batch.widths if several else [sum(batch.widths)]
         scales = [None] * len(sizes) if batch.scale is None else batch.scale.split(self._widths, dim=1)
         self._norms = [norm(scale) for scale in scales]
         self._sizes = sizes
@@ -72,8 +73,8 @@ class Budget:
 
 def check_rho(rho: float | tuple[float, ...]) -> tuple[float, ...]:
     """The sizes as a tuple, or an exception."""
-    sizes = rho if isinstance(rho, tuple) else (rho,)
+    sizes = tuple(rho) if isinstance(rho, (tuple, list)) else (rho,)
     if not all(0 <= size < math.inf for size in sizes) or not any(sizes):
-        hint = " for some input, and 0 for those to leave alone" if isinstance(rho, tuple) else ""
+        hint = " for some input, and 0 for those to leave alone" if isinstance(rho, (tuple, list)) else ""
         raise InvalidInputError(f"rho: expected a positive size{hint}, got {rho}")
     return sizes

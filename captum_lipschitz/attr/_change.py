@@ -15,8 +15,9 @@ from tqdm.auto import tqdm
 from captum_lipschitz._model import check_logits, no_trace
 from captum_lipschitz.attr._budget import Budget
 from captum_lipschitz.attr._packing import Packed, take
-from captum_lipschitz.attr._targets import OBJECTIVES, Evidence, settle
+from captum_lipschitz.attr._targets import OBJECTIVES, Evidence, not_a_tensor, settle
 from captum_lipschitz.attr._walk import Forward, Walk, check_batch_size, norm_and_scale, walk_all
+from captum_lipschitz.criteria import Criterion
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.geometry import Norm
 
@@ -118,24 +119,33 @@ class ChangeAttribution(GradientAttribution):
         if classes is None:
             first = [take(value, slice(0, 1), rows) for value in (*tensors, *arguments)]
             with no_trace(self.forward_func, tensors[0], evaluation=False), torch.no_grad():
-                classes = range(check_logits(self.forward_func(*first), 1, at_least=1).shape[1])
-        numbers = torch.as_tensor(list(classes), device=tensors[0].device)
-        if numbers.dim() != 1 or not len(numbers):
+                output = self.forward_func(*first)
+                if not isinstance(output, Tensor):
+                    raise not_a_tensor(output)
+                classes = range(check_logits(output, 1, at_least=1).shape[1])
+        if isinstance(classes, int) or not classes:
             raise InvalidInputError(f"classes: expected some integers, got {classes!r}")
+        numbers = torch.as_tensor(list(classes), device=tensors[0].device)
 
-        def repeated(value: Any) -> Any:
+        times = len(numbers)
+        examples = torch.arange(rows).repeat_interleave(times)
+
+        def setting(value: Any) -> Any:
             if isinstance(value, tuple):
-                return tuple(repeated(part) for part in value)
-            if isinstance(value, list) and len(value) == rows:
-                return [part for part in value for _ in numbers]
-            own = isinstance(value, Tensor) and value.dim() > 0 and len(value) == rows
-            return value.repeat_interleave(len(numbers), dim=0) if own else value
+                return tuple(setting(part) for part in value)
+            if isinstance(value, Criterion):
+                return value.rows(examples)
+            # One entry per example has an example's dimensions; what has fewer is of one example, and broadcasts.
+            whole = isinstance(value, Tensor) and value.dim() >= tensors[0].dim()
+            return _repeated(value, rows, times) if whole else value
 
+        if "baseline_target" in settings:
+            settings["baseline_target"] = _repeated(settings["baseline_target"], rows, times)
         answer = self.attribute(
-            repeated(inputs),
+            _repeated(inputs, rows, times),
             numbers.repeat(rows),
-            repeated(arguments),
-            **{name: repeated(value) for name, value in settings.items()},
+            _repeated(arguments, rows, times),
+            **{name: value if name == "baseline_target" else setting(value) for name, value in settings.items()},
         )
         return _unflattened(answer, rows, len(numbers))
 
@@ -179,7 +189,7 @@ class ChangeAttribution(GradientAttribution):
             deltas = walk_all(walk, run, batches, evidence, kind, model=self.forward_func, progress=progress)
         attributions = form(packed.unpack(deltas))
         if return_convergence_delta:
-            return attributions, Budget(kind, packed, walk.rho).excess(deltas)
+            return attributions, Budget(kind, packed, walk.rho).excess(packed.rounded(deltas))
         return attributions
 
     def _log_odds_change(
@@ -204,21 +214,28 @@ class ChangeAttribution(GradientAttribution):
         evidence: Callable[[Packed], Evidence],
         *,
         internal_batch_size: int | None,
+        evaluation: bool = False,
         **rest: Any,
     ) -> Tensor:
         check_batch_size(internal_batch_size)
         packed, run, _ = self._subject(inputs, additional_forward_args, internal_batch_size=internal_batch_size, **rest)
-        deltas = Packed.of(flat_tensors(attributions), name="attributions").features
-        if deltas.shape != packed.features.shape:
-            raise InvalidInputError("attributions: expected the shapes of what they change, got others")
+        deltas = self._deltas(attributions, packed)
         changes = []
         for index, batch in enumerate(packed.batches(internal_batch_size)):
             read, start = evidence(batch), index * (internal_batch_size or 0)
-            with no_trace(self.forward_func, batch.features, evaluation=False), torch.no_grad():
+            with no_trace(self.forward_func, batch.features, evaluation=evaluation), torch.no_grad():
                 before = read(run(batch, batch.features.clone()))  # the model may change what it is given
                 after = read(run(batch, batch.features + deltas[start : start + len(batch)]))
             changes.append(after - before)
         return torch.cat(changes)
+
+    @staticmethod
+    def _deltas(attributions: Any, packed: Packed) -> Tensor:
+        """Attributions of what is packed, joined as it is, (N, features)."""
+        deltas = Packed.of(flat_tensors(attributions), name="attributions").features
+        if deltas.shape != packed.features.shape:
+            raise InvalidInputError("attributions: expected the shapes of what they change, got others")
+        return deltas
 
 
 def formatted(inputs: TensorOrTensors, additional_forward_args: Any) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
@@ -246,6 +263,15 @@ def sign_of(direction: str) -> float:
     if direction not in ("toward", "away"):
         raise InvalidInputError(f"direction: expected 'toward' or 'away', got {direction!r}")
     return 1.0 if direction == "toward" else -1.0
+
+
+def _repeated(value: Any, rows: int, times: int) -> Any:
+    """Each row of what has one per example, as often as told; everything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(_repeated(part, rows, times) for part in value)
+    if isinstance(value, list) and len(value) == rows:
+        return [part for part in value for _ in range(times)]
+    return take(value, torch.arange(rows).repeat_interleave(times), rows)
 
 
 def _unflattened(values: Any, rows: int, columns: int) -> Any:

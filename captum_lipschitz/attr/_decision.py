@@ -25,6 +25,11 @@ class Decision(NamedTuple):
     labels: Tensor
     criterion: Criterion
 
+    def value(self, features: Tensor) -> Tensor:
+        """The criterion's value, (N,), where the features have become these; no gradient."""
+        with torch.no_grad():
+            return self.criterion.value(self.model(features), self.labels)
+
 
 class FeatureModel(RowwiseModel):
     """A model as a function of examples' features, with whatever else belongs to those examples.
@@ -71,6 +76,13 @@ def decision_about(
         raise not_a_tensor(output)
     if objective == "log_odds" or (objective == "auto" and output.dim() == 2 and output.shape[1] > 1):
         logits = check_logits(output, len(batch))
+        if threshold != 0:
+            raise InvalidInputError(
+                f"threshold: expected 0 where the outputs are classes, got {threshold}; with objective='output' the "
+                "target's output is taken by itself"
+            )
+        if criterion == "reaches" and batch.target is None:
+            raise InvalidInputError("target: expected the class to reach, got None, which is the model's own decision")
         labels = logits.argmax(1) if batch.target is None else classes(batch.target, logits)
         goal = Reaches(labels) if criterion == "reaches" else as_criterion(criterion)
         return Decision(FeatureModel(run, batch), labels, goal)

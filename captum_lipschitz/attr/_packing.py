@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +22,9 @@ class Packed:
     Attributes:
         features: (N, features), all inputs flattened and joined, in single precision at least.
         shapes, dtypes: of each input.
-        arguments: additional arguments of the forward function; tensors of N rows are per example.
+        arguments: additional arguments of the forward function.
+        per_example: which of them are tensors of one entry per example. Settled once: a selection of examples may have
+            as many rows as a tensor that all examples share.
         target, baseline_target: what to explain, and against what, in Captum's forms.
         scale: (N, features) or ``None``.
         mask: (N, features) bool, where features may change, or ``None``.
@@ -32,6 +35,7 @@ class Packed:
     shapes: tuple[torch.Size, ...]
     dtypes: tuple[torch.dtype, ...]
     arguments: tuple[Any, ...] = ()
+    per_example: tuple[bool, ...] = ()
     target: Any = None
     baseline_target: Any = None
     scale: Tensor | None = None
@@ -59,6 +63,7 @@ class Packed:
             shapes=tuple(tensor.shape[1:] for tensor in inputs),
             dtypes=tuple(tensor.dtype for tensor in inputs),
             arguments=tuple(own(argument) for argument in arguments),
+            per_example=tuple(_has_rows(argument, len(inputs[0])) for argument in arguments),
             target=own(target),
             baseline_target=own(baseline_target),
             scale=_broadcast(scale, inputs, "scale"),
@@ -101,20 +106,27 @@ class Packed:
         return replace(
             self,
             features=self.features[index],
-            arguments=tuple(take(argument, index, total) for argument in self.arguments),
+            arguments=tuple(
+                take(argument, index, total) if own_rows else argument
+                for argument, own_rows in zip(self.arguments, self.per_example, strict=True)
+            ),
             target=_take_target(self.target, index, total),
             baseline_target=_take_target(self.baseline_target, index, total),
-            scale=take(self.scale, index, total),
-            mask=take(self.mask, index, total),
+            scale=None if self.scale is None else self.scale[index],
+            mask=None if self.mask is None else self.mask[index],
             bounds=None if self.bounds is None else Bounds(*(take(limit, index, total) for limit in self.bounds)),
         )
 
 
 def take(value: Any, index: slice | Tensor, num_rows: int) -> Any:
     """The rows of a tensor with one entry per example; anything else unchanged."""
-    if isinstance(value, Tensor) and value.dim() > 0 and len(value) == num_rows:
+    if _has_rows(value, num_rows):
         return value[index if isinstance(index, slice) else index.to(value.device)]
     return value
+
+
+def _has_rows(value: Any, num_rows: int) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == num_rows
 
 
 def _take_target(target: Any, index: slice | Tensor, num_rows: int) -> Any:
@@ -169,9 +181,12 @@ def _broadcast(value: Any, inputs: tuple[Tensor, ...], name: str) -> Tensor | No
 
 def _limits(bounds: Any, inputs: tuple[Tensor, ...]) -> Bounds | None:
     """Bounds as numbers, or at the full shape of the joined inputs where a limit is a tensor, or one for each input."""
-    if bounds is None or all(isinstance(limit, (int, float)) for limit in bounds):
-        return Bounds.of(bounds)
+    if bounds is None:
+        return None
     if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
         raise InvalidTypeError(f"bounds: expected a pair (lower, upper) or None, got {bounds!r}")
-    lower, upper = (_broadcast(limit, inputs, "bounds") for limit in bounds)
+    ends = [end if limit is None else limit for limit, end in zip(bounds, (-math.inf, math.inf), strict=True)]
+    if all(isinstance(limit, (int, float)) for limit in ends):
+        return Bounds.of((ends[0], ends[1]))
+    lower, upper = (_broadcast(limit, inputs, "bounds") for limit in ends)
     return Bounds.of((lower, upper))  # type: ignore[arg-type]

@@ -71,3 +71,44 @@ class Sites:
             return {}
         scattered = nn.parallel.scatter(changes, self._device_ids)
         return {own[0].device: tuple(own) for own in scattered}
+
+
+@contextmanager
+def seen_to_run(layers: Sequence[nn.Module], *, to_input: bool) -> Iterator[None]:
+    """Inside, a forward pass of a model; afterwards every layer has run, on tensors or tuples of them.
+
+    Raises:
+        InvalidInputError: one has not, or with something else.
+    """
+    ran: set[nn.Module] = set()
+
+    def look(layer: nn.Module, values: Any) -> None:
+        tensors = values if isinstance(values, tuple) else (values,)
+        if not tensors or not all(isinstance(value, Tensor) for value in tensors):
+            got = ", ".join(type(value).__name__ for value in tensors) or "nothing (keyword arguments alone)"
+            way = "takes" if to_input else "gives"
+            raise InvalidInputError(
+                f"layer: expected one that {way} a tensor or a tuple of tensors, got {type(layer).__name__} with {got}"
+            )
+        ran.add(layer)
+
+    def checked() -> None:
+        for layer in layers:
+            if layer not in ran:
+                raise InvalidInputError(
+                    f"layer: expected one that runs in a forward pass, got {type(layer).__name__}, which does not"
+                )
+
+    with ExitStack() as stack:
+        for layer in layers:
+            if to_input:
+                handle = layer.register_forward_pre_hook(lambda _, values, own=layer: look(own, values))
+            else:
+                handle = layer.register_forward_hook(lambda _, __, values, own=layer: look(own, values))
+            stack.callback(handle.remove)
+        try:
+            yield
+        except (AssertionError, KeyError):  # Captum's, where a layer did not run
+            checked()
+            raise
+        checked()

@@ -65,10 +65,7 @@ def settle(output: object, target: Any, objective: str, num_rows: int) -> Read:
         num_rows: N.
     """
     if is_classifier(output, target, objective):
-        if objective == "auto" and _tensor(output).shape[1] == 1:
-            raise ModelOutputError(
-                "forward_func: expected at least two classes, got one; for a single output use objective='output'"
-            )
+        _tensor(output)
         logits = check_logits(output, num_rows)
         labels = classes(target, logits)
         return lambda later: log_odds(later, labels)
@@ -102,7 +99,8 @@ def settle_contrast(output: object, target: Any, baseline_target: Any, num_rows:
 def is_classifier(output: object, target: object, objective: str) -> bool:
     """Whether the evidence is the log-odds of a class."""
     if objective == "auto":
-        return target is not None and (not isinstance(output, Tensor) or output.dim() == 2)
+        # A single column is a logit by itself: a sigmoid's log-odds.
+        return target is not None and (not isinstance(output, Tensor) or (output.dim() == 2 and output.shape[1] > 1))
     return objective == "log_odds"
 
 
@@ -150,17 +148,19 @@ def classes(target: Any, logits: Tensor, name: str = "target") -> Tensor:
         labels = target.reshape(-1) if target.numel() == 1 else target
         labels = labels.expand(len(logits)) if labels.numel() == 1 else labels
         return check_labels(labels, len(logits), logits.shape[1], name)
-    flat = [target] if isinstance(target, (int, tuple)) else list(target)
-    indices = torch.tensor([int(t[0]) if isinstance(t, tuple) else int(t) for t in flat])
-    check_labels(indices, len(indices), logits.shape[1], name)
-    return _captum(_select_targets, numbers, target, name)
+    if isinstance(target, int) and not -logits.shape[1] <= target < logits.shape[1]:
+        raise InvalidInputError(f"{name}: expected classes in 0..{logits.shape[1] - 1}, got {target}")
+    selected = _captum(_select_targets, numbers, target, name)
+    if selected.numel() != len(logits):
+        raise InvalidInputError(f"{name}: expected one class for each example, got {target!r}")
+    return selected.reshape(len(logits))
 
 
 def _captum(select: Callable[[Tensor, Any], Tensor], output: Tensor, target: Any, name: str = "target") -> Tensor:
     """Captum's own selection, its assertion errors turned into ours."""
     try:
         return select(output, target)
-    except (AssertionError, IndexError, RuntimeError, TypeError) as error:
+    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise InvalidInputError(
             f"{name}: {target!r} does not fit an output of {tuple(output.shape)}: {error}"
         ) from error

@@ -61,7 +61,10 @@ def walk_all(
         stopped.append(broken)
     found, broken = torch.cat(deltas), torch.cat(stopped)
     _warn_of(broken, "the gradient became NaN or infinite on the way; their perturbations end there")
-    _warn_of((found == 0).all(1) & ~broken, "the gradient is zero; so are their attributions, which explain nothing")
+    _warn_of(
+        (found == 0).all(1) & ~broken,
+        "nothing moved: the gradient is zero, or points out of the bounds; their attributions explain nothing",
+    )
     return found
 
 
@@ -117,5 +120,5 @@ def norm_and_scale(norm: Norm | str, scale: Any) -> tuple[MakeNorm, Any]:
 
 def check_batch_size(internal_batch_size: int | None) -> None:
     """Refuse a batch of nothing."""
-    if internal_batch_size is not None and internal_batch_size < 1:
-        raise InvalidInputError(f"internal_batch_size: expected at least 1, got {internal_batch_size}")
+    if internal_batch_size is not None and not (isinstance(internal_batch_size, int) and internal_batch_size >= 1):
+        raise InvalidInputError(f"internal_batch_size: expected at least 1, or None, got {internal_batch_size}")

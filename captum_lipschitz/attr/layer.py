@@ -25,7 +25,7 @@ from captum_lipschitz.attr._change import (
     sign_of,
 )
 from captum_lipschitz.attr._packing import Packed, own, take
-from captum_lipschitz.attr._sites import Sites
+from captum_lipschitz.attr._sites import Sites, seen_to_run
 from captum_lipschitz.attr._walk import Walk
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.geometry import Bounds, Norm
@@ -115,7 +115,7 @@ class LayerAdversarialAttribution(LayerAttribution, ChangeAttribution):
 
         Raises:
             InvalidInputError, InvalidTypeError: for arguments that cannot be used, a layer that is not run exactly once
-                in a forward pass, or whose activations have not one row per example.
+                in a forward pass, or whose activations are not tensors of one row per example.
             ModelOutputError, DisconnectedModelError: for a model without finite outputs or without a gradient.
 
         Warns:
@@ -173,6 +173,9 @@ class LayerAdversarialAttribution(LayerAttribution, ChangeAttribution):
         **rest: Any,
     ) -> Subject:
         """The activations: what is added to them, at first nothing."""
+        layers = self.layer if isinstance(self.layer, list) else [self.layer]
+        if len({id(layer) for layer in layers}) != len(layers):
+            raise InvalidInputError("layer: expected different layers, got one of them twice")
         tensors, arguments = formatted(inputs, additional_forward_args)
         given = (*tensors, *arguments)
         by_layer = self._activations(tensors, arguments, internal_batch_size, to_input=attribute_to_layer_input)
@@ -188,11 +191,13 @@ class LayerAdversarialAttribution(LayerAttribution, ChangeAttribution):
             room = None if packed.bounds is None else Bounds(*(limit - packed.features for limit in packed.bounds))
             packed = replace(packed, features=torch.zeros_like(packed.features), bounds=room)
         device_ids = getattr(self.forward_func, "device_ids", None) if self.device_ids is None else self.device_ids
-        sites = Sites(_as_list(self.layer), counts, to_input=attribute_to_layer_input, device_ids=device_ids)
+        sites = Sites(layers, counts, to_input=attribute_to_layer_input, device_ids=device_ids)
 
         def run(batch: Packed, features: Tensor) -> object:
+            # The model may change its inputs in place, and is run on them again.
+            fresh = (argument.clone() for argument in batch.arguments[: len(tensors)])
             with sites.changed_by(batch.unpack(features)):
-                return self.forward_func(*batch.arguments)
+                return self.forward_func(*fresh, *batch.arguments[len(tensors) :])
 
         return Subject(packed, run, partial(_by_layer, counts, many=isinstance(self.layer, list)))
 
@@ -205,23 +210,20 @@ class LayerAdversarialAttribution(LayerAttribution, ChangeAttribution):
         with no_trace(self.forward_func, inputs[0], evaluation=False):
             for start in range(0, rows, size or rows):
                 index = slice(start, start + (size or rows))
-                found = _forward_layer_eval(
-                    self.forward_func,
-                    tuple(own(take(tensor, index, rows)) for tensor in inputs),
-                    self.layer,
-                    tuple(own(take(argument, index, rows)) for argument in arguments),
-                    device_ids=self.device_ids,
-                    attribute_to_layer_input=to_input,
-                )
+                with seen_to_run(self.layer if isinstance(self.layer, list) else [self.layer], to_input=to_input):
+                    found = _forward_layer_eval(
+                        self.forward_func,
+                        tuple(take(tensor, index, rows).clone() for tensor in inputs),
+                        self.layer,
+                        tuple(own(take(argument, index, rows)) for argument in arguments),
+                        device_ids=self.device_ids,
+                        attribute_to_layer_input=to_input,
+                    )
                 batches.append(found if isinstance(self.layer, list) else [found])
         return [
             tuple(torch.cat(parts) for parts in zip(*(batch[i] for batch in batches), strict=True))
             for i in range(len(batches[0]))
         ]
-
-
-def _as_list(layer: nn.Module | list[nn.Module]) -> list[nn.Module]:
-    return layer if isinstance(layer, list) else [layer]
 
 
 def _by_layer(counts: list[int], tensors: tuple[Tensor, ...], *, many: bool) -> Any:

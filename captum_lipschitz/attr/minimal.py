@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal
 
@@ -15,9 +15,10 @@ from tqdm.auto import tqdm
 
 from captum_lipschitz._model import no_trace
 from captum_lipschitz.attacks import MinimumNormAttack
-from captum_lipschitz.attr._change import ChangeAttribution, TensorOrTensors
+from captum_lipschitz.attr._change import ChangeAttribution, TensorOrTensors, evidence_for
 from captum_lipschitz.attr._decision import Decision, decision_about
 from captum_lipschitz.attr._packing import Packed
+from captum_lipschitz.attr._targets import Evidence, Read, settle
 from captum_lipschitz.attr._walk import Forward, check_batch_size, norm_and_scale
 from captum_lipschitz.criteria import Criterion
 from captum_lipschitz.errors import CaptumLipschitzWarning, InvalidInputError
@@ -33,8 +34,9 @@ class MinimalAdversarialAttribution(ChangeAttribution):
     a close one, or the model fragile there. Found by ``MinimumNormAttack``, so it is an upper bound.
 
     Args:
-        forward_func: a model or any function of the inputs, as for Captum's other methods. It is called in the mode
-            (train or eval) it is in; call ``model.eval()`` first.
+        forward_func: a model or any function of the inputs, as for Captum's other methods. A module is run in
+            evaluation mode and left as it was, since in train mode examples have no decisions of their own; modules
+            behind a function must be in evaluation mode already.
 
     Example:
         >>> import torch
@@ -127,15 +129,14 @@ class MinimalAdversarialAttribution(ChangeAttribution):
         )
         size = internal_batch_size if _alike(packed) else 1
         deltas, values = [], []
-        rows = torch.arange(len(packed)).split(size or len(packed))
         with tqdm(total=len(packed), disable=not show_progress, desc=self.get_name(), unit="example") as progress:
-            for index, batch in zip(rows, packed.batches(size), strict=True):
+            for index, batch in _numbered(packed, size):
                 goal = criterion.rows(index) if isinstance(criterion, Criterion) else criterion
                 decide = partial(decision_about, criterion=goal, objective=objective, threshold=threshold)
                 attack = MinimumNormAttack(
                     effort=effort, steps=n_steps, norm=kind(_first(batch.scale)), bounds=_one(batch.bounds)
                 )
-                with no_trace(self.forward_func, batch.features, evaluation=False):
+                with no_trace(self.forward_func, batch.features):
                     delta, value = _smallest(attack, run, batch, decide)
                 deltas.append(delta)
                 values.append(value)
@@ -144,6 +145,74 @@ class MinimalAdversarialAttribution(ChangeAttribution):
         _warn_of(value)
         attributions = form(packed.unpack(torch.cat(deltas)))
         return (attributions, value) if return_convergence_delta else attributions
+
+    def compute_convergence_delta(  # type: ignore[override]
+        self,
+        attributions: TensorOrTensors,
+        inputs: TensorOrTensors,
+        target: Any = None,
+        additional_forward_args: Any = None,
+        *,
+        criterion: Criterion | str = "misclassified",
+        threshold: float = 0.0,
+        objective: str = "auto",
+        internal_batch_size: int | None = None,
+    ) -> Tensor:
+        """The criterion's value after the change, shape (N,); the arguments as given to ``attribute``."""
+        check_batch_size(internal_batch_size)
+        packed, run, _ = self._subject(
+            inputs, additional_forward_args, internal_batch_size=internal_batch_size, target=target
+        )
+        deltas = self._deltas(attributions, packed)
+        values = []
+        for index, batch in _numbered(packed, internal_batch_size):
+            goal = criterion.rows(index) if isinstance(criterion, Criterion) else criterion
+            with no_trace(self.forward_func, batch.features):
+                decision = decision_about(run, batch, criterion=goal, objective=objective, threshold=threshold)
+                values.append(decision.value(batch.features + deltas[index]))
+        return torch.cat(values)
+
+    def compute_log_odds_change(
+        self,
+        attributions: TensorOrTensors,
+        inputs: TensorOrTensors,
+        target: Any = None,
+        additional_forward_args: Any = None,
+        *,
+        objective: str = "auto",
+        internal_batch_size: int | None = None,
+    ) -> Tensor:
+        """How far the change moves the log-odds of the target, or of what was decided before: (N,), in nats.
+
+        The arguments are those of ``attribute``; of single outputs it is the change of the output.
+        """
+        decide = evidence_for(objective) if target is not None else partial(_own_decision, objective=objective)
+        return self._evidence_change(
+            attributions,
+            inputs,
+            additional_forward_args,
+            decide,
+            internal_batch_size=internal_batch_size,
+            evaluation=True,
+            target=target,
+        )
+
+
+def _own_decision(batch: Packed, *, objective: str) -> Evidence:
+    """The log-odds of what the model decides by itself; of single outputs, the output."""
+
+    def read(output: object) -> Read:
+        classes = isinstance(output, Tensor) and output.dim() == 2 and output.shape[1] > 1
+        target = output.argmax(1) if isinstance(output, Tensor) and classes else None
+        return settle(output, target, objective, len(batch))
+
+    return Evidence(read)
+
+
+def _numbered(packed: Packed, size: int | None) -> Iterator[tuple[Tensor, Packed]]:
+    """Batches with the numbers of their examples."""
+    rows = torch.arange(len(packed), device=packed.features.device).split(size or len(packed))
+    return zip(rows, packed.batches(size), strict=True)
 
 
 def _smallest(
@@ -160,14 +229,9 @@ def _smallest(
     if batch.mask is not None:  # the model does not see what moved there
         delta = delta * batch.mask
 
-    def value(rounded: Tensor) -> Tensor:
-        with torch.no_grad():
-            logits = decision.model(batch.features + rounded)
-        return decision.criterion.value(logits, decision.labels)
-
     excess = max(torch.finfo(dtype).eps for dtype in batch.dtypes)
     for _ in range(_LENGTHENINGS):
-        short = (value(batch.rounded(delta)) > 0) & result.found
+        short = (decision.value(batch.features + batch.rounded(delta)) > 0) & result.found
         if not bool(short.any()):
             break
         longer = batch.features + (1 + excess) * delta
@@ -175,7 +239,7 @@ def _smallest(
         delta = torch.where(short[:, None], longer - batch.features, delta)
         excess *= 2
     delta = batch.rounded(delta)
-    after = value(delta)
+    after = decision.value(batch.features + delta)
     return torch.where((after > 0)[:, None], torch.zeros_like(delta), delta), after
 
 

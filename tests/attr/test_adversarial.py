@@ -180,12 +180,13 @@ def test_settings_are_checked(setting: dict[str, object], error: type[Exception]
         AdversarialAttribution(build_convolutional(1)).attribute(inputs, **{"target": labels, **setting})
 
 
-def test_one_class_has_no_log_odds_but_an_output() -> None:
+def test_one_class_has_no_log_odds_but_a_logit() -> None:
     inputs, _ = build_batch(0, 3)
     model = nn.Sequential(nn.Flatten(), nn.Linear(50, 1)).double()
     with pytest.raises(ModelOutputError, match="at least two classes"):
-        AdversarialAttribution(model).attribute(inputs, target=0)
-    deltas = AdversarialAttribution(model).attribute(inputs, target=0, objective="output")
+        AdversarialAttribution(model).attribute(inputs, target=0, objective="log_odds")
+    deltas = AdversarialAttribution(model).attribute(inputs, target=0)
+    assert torch.equal(deltas, AdversarialAttribution(model).attribute(inputs, target=0, objective="output"))
     assert (model(inputs + deltas) > model(inputs)).all()
 
 

@@ -114,6 +114,11 @@ def test_all_classes_of_an_image_are_one_batch() -> None:
         for k, number in enumerate([3, 1]):
             alone = contrast.attribute(images[i : i + 1], number, baseline_target=other, n_steps=5)
             torch.testing.assert_close(against[i, k], alone[0], rtol=1e-6, atol=1e-9)
+    single = method.attribute_classes(images[:1], [3, 1], n_steps=5, mask=mask[0])
+    torch.testing.assert_close(
+        single[0, 1], method.attribute(images[:1], 1, n_steps=5, mask=mask[0])[0], rtol=1e-6, atol=1e-9
+    )
+    sizes.clear()
     some = method.attribute_classes(images, [3, 1], n_steps=5, mask=mask, internal_batch_size=3)
     assert sizes[-10:] == [3] * 5 + [1] * 5
     torch.testing.assert_close(some, every[:, [3, 1]], rtol=1e-6, atol=1e-9)

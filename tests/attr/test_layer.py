@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from contracts import Breaking, assert_unchanged, snapshot
@@ -116,3 +118,45 @@ def test_layers_that_cannot_be_changed_are_refused() -> None:
     mixing = nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (3, 50)), nn.Linear(50, 4)).double()
     with pytest.raises(InvalidInputError, match="activations of one row for each of 3 examples"):
         LayerAdversarialAttribution(mixing, mixing[0]).attribute(inputs, labels)
+    with pytest.raises(InvalidInputError, match="layer: expected different layers"):
+        LayerAdversarialAttribution(mixing, [mixing[2], mixing[2]]).attribute(inputs, labels)
+    for layers in (nn.Tanh(), [mixing[2], nn.Tanh()]):
+        with pytest.raises(InvalidInputError, match="expected one that runs in a forward pass, got Tanh"):
+            LayerAdversarialAttribution(mixing, layers).attribute(inputs, labels)
+    sequences = torch.randn(3, 5, 4)
+    recurrent = nn.LSTM(4, 6, batch_first=True)
+    with pytest.raises(InvalidInputError, match="gives a tensor or a tuple of tensors, got LSTM with Tensor, tuple"):
+        LayerAdversarialAttribution(lambda x: recurrent(x)[0][:, -1], recurrent).attribute(sequences, 0)
+    named = nn.Linear(4, 2)
+    with pytest.raises(InvalidInputError, match=r"takes a tensor .* got Linear with nothing"):
+        LayerAdversarialAttribution(lambda x: named(input=x[:, 0]), named).attribute(
+            sequences, 0, attribute_to_layer_input=True
+        )
+
+
+class Named(NamedTuple):
+    hidden: Tensor
+    cell: Tensor
+
+
+class NamedLayer(nn.Module):
+    def forward(self, inputs: Tensor) -> Named:
+        return Named(inputs, 2 * inputs)
+
+
+def test_named_tuples_stay_named_and_inputs_changed_in_place_start_anew() -> None:
+    layer = NamedLayer()
+    inputs = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    kept = inputs.clone()
+
+    def forward(x: Tensor) -> Tensor:
+        x -= 0.5
+        found = layer(x)
+        return torch.stack([found.hidden.square().sum(1), found.cell.sum(1)], 1)
+
+    hidden, cell = LayerAdversarialAttribution(forward, layer).attribute(inputs, 0, rho=(0.1, 0.0), n_steps=100)
+    assert torch.equal(inputs, kept)
+    assert not cell.any()
+    # Its log-odds grow fastest along the activations themselves, which are the inputs less a half, once.
+    cosine = nn.functional.cosine_similarity(hidden, kept - 0.5)
+    torch.testing.assert_close(cosine, torch.ones(3), rtol=1e-4, atol=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from contracts import assert_unchanged, half_frozen, snapshot
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import Case, build_batch, build_convolutional, cases, linear_cases
@@ -18,14 +19,13 @@ def nearest_boundary(model: nn.Linear, inputs: Tensor, scale: Tensor) -> Tensor:
     """Closed form: of all other classes the nearest hyperplane, in units of ``scale``, as a change, (N, features)."""
     logits, rows = model(inputs).detach(), model.weight.detach()
     changes = []
-    for x, z in enumerate(logits):
+    for z in logits:
         here = int(z.argmax())
         ways = []
         for other in range(len(z)):
             normal = (rows[here] - rows[other]) * scale
             ways.append(-(z[here] - z[other]) * normal / normal.square().sum() * scale if other != here else None)
         changes.append(min((w for w in ways if w is not None), key=lambda w: float((w / scale).norm())))
-        assert x < len(logits)
     return torch.stack(changes)
 
 
@@ -144,6 +144,50 @@ def test_each_example_keeps_its_own_arguments() -> None:
         torch.testing.assert_close(torch.cat([changes[0][i], changes[1][i]]).norm(), expected.norm(), rtol=1e-4, atol=0)
 
 
+def test_arguments_that_all_examples_share_stay_whole_whatever_their_length() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(8, 6, generator=generator, dtype=torch.float64)
+    for rows in (2, 4, 8):
+        shared = torch.randn(rows, 6, generator=generator, dtype=torch.float64)
+        for count in (1, 3, 5):  # of examples, never that many rows
+            given = MinimalAdversarialAttribution(lambda x, w: x @ w.T).attribute(inputs[:count], None, shared)
+            closed = MinimalAdversarialAttribution(lambda x, w=shared: x @ w.T).attribute(inputs[:count])
+            torch.testing.assert_close(given, closed)
+    prior = torch.tensor([3.0, -3.0], dtype=torch.float64)
+    rows = inputs[:3, :2]
+    # Within a search of three examples selections have two rows as well, as many as the argument.
+    change = MinimalAdversarialAttribution(lambda x, p: x + p).attribute(rows, None, prior, effort="thorough")
+    assert (((rows + change) + prior).argmax(1) != (rows + prior).argmax(1)).all()
+
+
+def test_a_model_in_train_mode_is_asked_in_evaluation_mode_and_left_as_it_was() -> None:
+    inputs, _ = build_batch(0, 4)
+    model = build_convolutional(0)
+    expected = MinimalAdversarialAttribution(model).attribute(inputs, effort="fast")
+    half_frozen(model)
+    before = snapshot(model, inputs)
+    method = MinimalAdversarialAttribution(model)
+    change = method.attribute(inputs, effort="fast")
+    method.compute_log_odds_change(change, inputs)
+    method.compute_convergence_delta(change, inputs)
+    assert torch.equal(change, expected)
+    assert_unchanged(before, snapshot(model, inputs))
+
+
+@given(cases(min_size=2))
+def test_what_is_told_of_a_change_is_what_attribute_told(case: Case) -> None:
+    method = MinimalAdversarialAttribution(case.model)
+    change, value = method.attribute(case.inputs, effort="fast", return_convergence_delta=True)
+    torch.testing.assert_close(method.compute_convergence_delta(change, case.inputs, internal_batch_size=1), value)
+    decided = case.model(case.inputs).argmax(1)
+    moved = method.compute_log_odds_change(change, case.inputs)
+    torch.testing.assert_close(moved, method.compute_log_odds_change(change, case.inputs, decided))
+    assert (moved < 0).all()
+    reached, value = method.attribute(case.inputs, 1, criterion="reaches", effort="fast", return_convergence_delta=True)
+    again = method.compute_convergence_delta(reached, case.inputs, 1, criterion="reaches")
+    torch.testing.assert_close(again, value)
+
+
 def test_where_nothing_is_found_it_says_so() -> None:
     inputs = torch.tensor([[0.5, 0.5]])
     stubborn = MinimalAdversarialAttribution(lambda x: torch.stack([x.sum(1).tanh() + 3, x.sum(1).tanh()], 1))
@@ -161,6 +205,8 @@ def test_where_nothing_is_found_it_says_so() -> None:
         ({"threshold": float("nan")}, "threshold: expected a finite number"),
         ({"effort": "lazy"}, "effort: expected one of"),
         ({"objective": "output", "criterion": "below_chance", "target": 0}, "expected classes for 'below_chance'"),
+        ({"criterion": "reaches"}, "target: expected the class to reach, got None"),
+        ({"threshold": 1.0}, "threshold: expected 0 where the outputs are classes"),
         ({"target": [0, 1]}, "does not fit"),
         ({"internal_batch_size": 0}, "internal_batch_size: expected at least 1"),
     ],

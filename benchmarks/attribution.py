@@ -6,8 +6,8 @@
 
 SqueezeNet 1.0 on ImageNet images. Every method explains the same images and runs at most as many rows at once as there
 are images. The first two take turns, as the ratio of their times is what is asked for; the others are timed once.
-Memory is the most that tensors held at any moment of a whole explanation, beside the model and the images. Prints
-Markdown.
+Memory is the most that tensors held at any moment of a whole explanation, on the CPU beside the model and the images.
+Prints Markdown.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,6 @@ def _costs(model: nn.Module, methods: dict[str, Callable[[], object]], watch: St
     reference = timings["plain"].median_seconds
     costs = []
     for name, run in methods.items():
-        counts = _counted(model, run)
         if name in (REFERENCE, OURS):
             timing = timings["plain" if name == REFERENCE else name]
             seconds, times = timing.median_seconds, len(timing.seconds)
@@ -139,21 +139,22 @@ def _costs(model: nn.Module, methods: dict[str, Callable[[], object]], watch: St
         else:
             seconds, times = watch.seconds(run, 1).wall, 1
             ratio = seconds / reference
-        mebibytes = watch.peak_bytes(run, 1, held=0) / 2**20
-        costs.append(Cost(name, seconds, ratio, times, *counts, mebibytes))
+        with _counting(model) as sizes:
+            mebibytes = watch.peak_bytes(run, 1, held=0) / 2**20
+        costs.append(Cost(name, seconds, ratio, times, len(sizes), sum(sizes), max(sizes), mebibytes))
     return costs
 
 
-def _counted(model: nn.Module, run: Callable[[], object]) -> tuple[int, int, int]:
-    """Calls of the model, rows in all of them, and the most rows in one."""
+@contextmanager
+def _counting(model: nn.Module) -> Iterator[list[int]]:
+    """The rows in every call of the model."""
     sizes: list[int] = []
 
     def note(_: nn.Module, inputs: tuple[Any, ...]) -> None:
         sizes.append(len(inputs[0]))
 
     with model.register_forward_pre_hook(note):
-        run()
-    return len(sizes), sum(sizes), max(sizes)
+        yield sizes
 
 
 def _table(costs: list[Cost]) -> str:
@@ -177,7 +178,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="METHOD", help=f"by name; {REFERENCE!r} must be among them")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, help="where to put everything as JSON")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.only and REFERENCE not in arguments.only:
+        parser.error(f"--only: expected {REFERENCE!r} among them, as it is what the others are held against")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -113,7 +113,16 @@ def _scene(arguments: argparse.Namespace) -> Scene:
     names = [f"class {k}" for k in range(len(logits))]
     for number, name in index.values():
         names[number] = name.replace("_", " ")
-    return Scene(task.model, task.images, true, runner_up, _TABBY, names, arguments.output, not arguments.without_image)
+    return Scene(
+        task.model.double(),
+        task.images.double(),
+        true,
+        runner_up,
+        _TABBY,
+        names,
+        arguments.output,
+        not arguments.without_image,
+    )
 
 
 def _rounding(scene: Scene) -> None:

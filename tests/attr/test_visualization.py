@@ -124,6 +124,26 @@ def test_titles_come_from_classes_names_mappings_or_the_caller() -> None:
     assert {"image", "image + perturbation", "heat map"} <= set(single)
 
 
+def test_red_brightens_blue_darkens_and_grey_stands_for_before() -> None:
+    figure = visualize(random_attributions(2, 3, 3, 8, 8), random_images(2, 3, 8, 8), model=linear_model())
+    heat = heat_maps(figure)[0]
+    limit = heat.get_clim()[1]
+    (red, _, blue, _), (red_below, _, blue_below, _) = heat.to_rgba([limit, -limit])
+    assert red > blue
+    assert blue_below > red_below
+    (label,) = (axes.get_ylabel() for axes in figure.axes if "brighter" in axes.get_ylabel())
+    assert label == "darker \N{LEFT RIGHT ARROW} brighter, summed over RGB"  # the negative end is below
+    (bar,) = (axes for axes in figure.axes if axes.get_ylabel() == label)
+    assert bar.get_ylim() == (-limit, limit)
+    before, after = figure.legends[0].get_patches()
+    names = [text.get_text().split(":")[0] for text in figure.legends[0].get_texts()]
+    assert names == ["before", "after"]
+    assert before.get_facecolor() != after.get_facecolor()
+    for axes in bars_in(figure):
+        colours = [bar.get_facecolor() for bar in axes.patches]
+        assert colours == [before.get_facecolor(), after.get_facecolor()] * (len(colours) // 2)
+
+
 def test_texts_are_cut_only_where_they_do_not_fit() -> None:
     assert fitted("Integrated Gradients", 1.6, 9.5, bold=True) == "Integrated Gradients"
     parts = [fitted("Integrated Gradients", inches, 9.5, bold=True) for inches in (1.2, 0.8, 0.4, 0.01)]

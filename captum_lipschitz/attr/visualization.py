@@ -18,7 +18,7 @@ from captum_lipschitz._typing import Model
 from captum_lipschitz.attr._figure.drawing import ColourScale, Drawing
 from captum_lipschitz.attr._figure.layout import Layout
 from captum_lipschitz.attr._figure.pictured import Array, Attributions, Pictured
-from captum_lipschitz.attr._figure.wording import Wording, column_titles, listed
+from captum_lipschitz.attr._figure.wording import Wording, colour_label, column_titles, listed
 from captum_lipschitz.errors import InvalidInputError
 
 PARTS = ("image", "perturbed", "heat_map", "probabilities")
@@ -69,8 +69,9 @@ def visualize(
         images: (C, H, W) or (N, C, H, W), floating, within ``bounds``. 1 channel is drawn grey, 3 as RGB; with others
             only ``show=("heat_map",)`` and probabilities can be drawn.
         show: of ``"image"``, ``"perturbed"``, ``"heat_map"`` and ``"probabilities"``, the parts to draw, in order
-            (the image always stands on the left). ``None``: all, probabilities where there are some. Leave
-            ``"perturbed"`` out for attributions that are not changes of the image, as those of Integrated Gradients.
+            (the image always stands on the left). ``None``: all, probabilities where there are some, but of a mapping,
+            a list, or one channel to an image's three no ``"perturbed"``: such attributions may not be changes of the
+            image. Leave it out too for a tensor that is none, as that of Integrated Gradients.
         model: a function from images to logits (N, M). It is run on the images and on the perturbed images as they are
             drawn (clamped to ``bounds``), in evaluation mode, without gradients, and left as it was.
         probabilities: instead of a model, what is known already: before (N, M), after (N, K, M), in [0, 1].
@@ -87,7 +88,8 @@ def visualize(
         percentile: of the absolute values, in (0, 100], where the colour scale ends. Beyond it values take the end's
             colour, and the colour bar has pointed ends.
         cmap: a diverging colour map. Red and blue, the default, are told apart in all common colour blindness.
-        label: of the colour bar.
+        label: of the colour bar. ``None``: "darker, brighter" of changes of the image, which those are that ``show``
+            adds to it (``"perturbed"``, ``"probabilities"``), "attribution" of others; and what was summed.
         figsize: width and height in inches; ``None`` for what the panels need.
         figure: a figure or subfigure to draw into; ``None`` for a new one.
         save: a file to write; its suffix (``.png``, ``.pdf``, ``.svg``, ...) tells the format. It is written whole or
@@ -120,6 +122,9 @@ def visualize(
     if model is not None and probabilities is not None:
         raise InvalidInputError("probabilities: expected either these or a model, got both")
     parts = _parts(show, pictured, known=model is not None or probabilities is not None)
+    changes = bool({"perturbed", "probabilities"} & set(parts)) and (pictured.changes or show is not None)
+    meaning, summed = colour_label(pictured.channels, changes=changes)
+    own_bars = scale in ("column", "panel")
     _check_scale(scale, percentile, top)
     path = None if save is None else _writable(save)
     own = None if classes is None else pictured.classes(classes)
@@ -127,7 +132,9 @@ def visualize(
         column_titles(pictured.titles if titles is None else titles, own, class_names, num_images, num_columns),
         listed(image_titles, num_images, "image_titles", "image"),
         class_names,
-        *_labels(pictured, parts, label, own_bars=scale in ("column", "panel")),
+        ", ".join(filter(None, (meaning, summed))) if label is None else label,
+        "" if not own_bars else summed if label is None else label,
+        f"image + {'perturbation' if changes else 'attribution'}",
     )
     colours = _colours(cmap)
     before, after = _known(pictured, model, probabilities, own)
@@ -151,7 +158,9 @@ def visualize(
 
 def _parts(show: Sequence[str] | None, pictured: Pictured, *, known: bool) -> tuple[str, ...]:
     """The parts to draw, checked."""
-    parts: tuple[str, ...] = PARTS if known else PARTS[:-1]
+    parts = tuple(
+        part for part in PARTS if (known or part != "probabilities") and (pictured.changes or part != "perturbed")
+    )
     if show is not None:
         parts = (show,) if isinstance(show, str) else tuple(show)
     wrong = [part for part in parts if part not in PARTS]
@@ -189,19 +198,6 @@ def _known(
     if own is not None and int(own.max()) >= before.shape[1]:
         raise InvalidInputError(f"classes: expected classes in 0..{before.shape[1] - 1}, got {int(own.max())}")
     return before, after
-
-
-def _labels(pictured: Pictured, parts: tuple[str, ...], label: str | None, *, own_bars: bool) -> tuple[str, str]:
-    """What the colours mean, for one bar beside the panels or for the name of heat maps that have a bar each.
-
-    Of changes of the image it is known, of other attributions only their sign.
-    """
-    channels = pictured.images.shape[1]
-    over = {1: "", 3: "summed over RGB"}.get(channels, f"summed over {channels} channels")
-    if own_bars:
-        return "", over if label is None else label
-    meaning = "darker \N{LEFT RIGHT ARROW} brighter" if "perturbed" in parts else "attribution"
-    return (", ".join(filter(None, (meaning, over))) if label is None else label), ""
 
 
 def _colours(cmap: str | Colormap) -> Colormap:

@@ -180,3 +180,46 @@ def test_nothing_overlaps_and_nothing_is_cut_off(
         assert box.y0 >= -1
         assert box.x1 <= whole.x1 + 1
         assert box.y1 <= whole.y1 + 1
+
+
+RGB, CHANGES = "summed over RGB", "darker \N{LEFT RIGHT ARROW} brighter"
+METHODS = {"Integrated Gradients": random_attributions(2, 3, 8, 8), "Saliency": random_attributions(2, 3, 8, 8)}
+
+
+@pytest.mark.parametrize(
+    ("attributions", "show", "label", "after"),
+    [
+        (random_attributions(2, 4, 3, 8, 8), None, f"{CHANGES}, {RGB}", "image + perturbation"),
+        (random_attributions(2, 4, 1, 8, 8), None, "attribution", "image + attribution"),
+        (random_attributions(2, 1, 8, 8), ("perturbed", "heat_map", "probabilities"), CHANGES, "image + perturbation"),
+        (METHODS, None, f"attribution, {RGB}", "image + attribution"),
+        (list(METHODS.values()), None, f"attribution, {RGB}", "image + attribution"),
+        (METHODS, ("perturbed", "heat_map"), f"{CHANGES}, {RGB}", None),
+        (METHODS, ("heat_map", "probabilities"), f"{CHANGES}, {RGB}", "image + perturbation"),
+        (METHODS, ("image", "heat_map"), f"attribution, {RGB}", None),
+        (METHODS["Saliency"], ("heat_map", "probabilities"), f"{CHANGES}, {RGB}", "image + perturbation"),
+        (METHODS["Saliency"], ("image", "heat_map"), f"attribution, {RGB}", None),
+        ({**METHODS, "map": random_attributions(2, 1, 8, 8)}, None, "attribution, summed over channels", None),
+    ],
+)
+def test_the_words_say_whether_attributions_are_changes_of_the_image(
+    attributions: Any, show: tuple[str, ...] | None, label: str, after: str | None
+) -> None:
+    figure = visualize(attributions, random_images(2, 3, 8, 8), show=show, model=linear_model())
+    assert [a.get_ylabel() for a in figure.axes if {CHANGES, "attribution"} & set(a.get_ylabel().split(", "))] == [
+        label
+    ]
+    legends = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    if after is not None:
+        assert legends[1].removeprefix("after: ").split(",")[0] == after
+    titles = [word.replace("\n", " ") for word in written(figure)]
+    asked = label.startswith(CHANGES) and (show is None or "perturbed" in show)
+    assert ("image + perturbation" in " ".join(titles)) == asked
+
+
+@pytest.mark.parametrize("scale", ["column", "panel"])
+def test_what_was_summed_stands_beside_heat_maps_with_bars_of_their_own(scale: Any) -> None:
+    for channels, unit in ((3, f"heat map\n{RGB}"), (1, "heat map")):
+        deltas = random_attributions(2, 2, channels, 8, 8)
+        figure = visualize(deltas, random_images(2, 3, 8, 8), scale=scale)
+        assert [word for word in written(figure) if word.startswith("heat map")] == [unit] * 2

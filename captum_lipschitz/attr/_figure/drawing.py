@@ -74,7 +74,7 @@ class Drawing:
                     axes, heat, self.scale.limits[n, 0], clipped=self.scale.clipped[n, 0], label=self.wording.label
                 )
         if layout.legend:
-            panels.draw_legend(figure, layout.size)
+            panels.draw_legend(figure, layout.size, self.wording.changed)
 
     def _image(self, axes: Axes, n: int) -> None:
         panels.draw_image(axes, self.pictured.shown(self.pictured.images[n]))

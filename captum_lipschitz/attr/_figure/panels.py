@@ -78,9 +78,9 @@ def draw_probabilities(
         axes.plot((0, 0), (slot + 0.5, slot + 0.92), color="0.5", linewidth=0.6)
 
 
-def draw_legend(figure: Figure | SubFigure, size: tuple[float, float]) -> None:
+def draw_legend(figure: Figure | SubFigure, size: tuple[float, float], changed: str) -> None:
     """Which bar is which, at the foot of the figure."""
-    handles = [Patch(color=BEFORE, label="before: image"), Patch(color=AFTER, label="after: image + perturbation")]
+    handles = [Patch(color=BEFORE, label="before: image"), Patch(color=AFTER, label=f"after: {changed}")]
     figure.legend(
         handles=handles,
         loc="lower center",

@@ -27,6 +27,9 @@ class Pictured:
         images: (N, C, H, W), in the user's own dtype and on their device.
         perturbed: images plus attributions, clamped to the bounds, (N, K, C, H, W).
         heat: attributions summed over channels, (N, K, H, W), float32 on the CPU.
+        channels: how many channels each column's attributions have, C or 1.
+        changes: whether the attributions can be taken for changes of the images unasked: one tensor, of as many
+            channels. Methods set beside one another seldom are (those of Integrated Gradients are not).
         titles: the columns' titles where the attributions bring them (a mapping's keys).
     """
 
@@ -34,6 +37,8 @@ class Pictured:
     perturbed: Tensor
     heat: Tensor
     bounds: Bounds
+    channels: list[int]
+    changes: bool
     titles: list[str] | None
 
     @classmethod
@@ -60,7 +65,9 @@ class Pictured:
         columns, titles = _columns(attributions, given)
         perturbed = torch.cat([box.clamp(batch[:, None] + column.to(batch)) for column in columns], 1)
         heat = torch.cat([column.float().sum(2).cpu() for column in columns], 1)
-        return cls(batch, perturbed, heat, box, titles)
+        channels = [column.shape[2] for column in columns]
+        changes = not isinstance(attributions, (Mapping, list, tuple)) and channels == [batch.shape[1]]
+        return cls(batch, perturbed, heat, box, channels, changes, titles)
 
     def shown(self, values: Tensor) -> np.ndarray[Any, Any]:
         """One image (C, H, W) as matplotlib takes it, scaled to [0, 1]: (H, W, 3), or (H, W) where grey."""

@@ -82,7 +82,8 @@ def visualize(
         image_titles: one for each image, above it.
         top: classes shown in each panel of probabilities: the column's own, then the most probable before or after.
             ``None``: 3, or 5 in a single column.
-        bounds: the values drawn darkest and brightest.
+        bounds: the values drawn darkest and brightest. Where the image plus an attribution lies beyond them, the figure
+            says that it was clamped.
         scale: what shares a colour scale: ``"all"`` heat maps, those of one ``"image"`` (row), those of one
             ``"column"`` (methods whose units differ), or each ``"panel"`` for itself.
         percentile: of the absolute values, in (0, 100], where the colour scale ends. Beyond it values take the end's
@@ -124,6 +125,7 @@ def visualize(
     parts = _parts(show, pictured, known=model is not None or probabilities is not None)
     changes = bool({"perturbed", "probabilities"} & set(parts)) and (pictured.changes or show is not None)
     meaning, summed = colour_label(pictured.channels, changes=changes)
+    note = pictured.clamped and ("perturbed" in parts or ("probabilities" in parts and model is not None))
     own_bars = scale in ("column", "panel")
     _check_scale(scale, percentile, top)
     path = None if save is None else _writable(save)
@@ -135,6 +137,7 @@ def visualize(
         ", ".join(filter(None, (meaning, summed))) if label is None else label,
         "" if not own_bars else summed if label is None else label,
         f"image + {'perturbation' if changes else 'attribution'}",
+        f"clamped to {pictured.range}" if note else "",
     )
     colours = _colours(cmap)
     before, after = _known(pictured, model, probabilities, own)
@@ -147,6 +150,7 @@ def visualize(
         slots=0 if before is None else min(top or (5 if num_columns == 1 else 3), before.shape[1]),
         bars={"all": "figure", "image": "image"}.get(scale, "panel"),
         legend="probabilities" in parts,
+        note=note,
     )
     limits = ColourScale.of(pictured.heat, scale, percentile)
     target = AttributionFigure(figsize=figsize or layout.size) if figure is None else figure

@@ -154,12 +154,17 @@ def test_texts_are_cut_only_where_they_do_not_fit() -> None:
     )
 
 
-@pytest.mark.parametrize("scale", ["all", "image", "panel"])
-@pytest.mark.parametrize(("num_images", "num_columns", "height"), [(1, 1, 8), (3, 1, 4), (1, 3, 12), (2, 10, 8)])
-@pytest.mark.parametrize("show", [None, ("image", "heat_map"), ("heat_map", "probabilities")])
+SIZES = [(1, 1, 8), (3, 1, 4), (1, 3, 12), (2, 10, 8)]  # images, columns, height
+SHOWN = [None, ("image", "heat_map"), ("heat_map", "probabilities")]
+PLACED = [*itertools.product(["all", "image", "panel"], SIZES, SHOWN)]
+PLACED += [*itertools.product(["all"], SIZES, [("perturbed",), ("probabilities",)])]
+
+
+@pytest.mark.parametrize(("scale", "sizes", "show"), PLACED)
 def test_nothing_overlaps_and_nothing_is_cut_off(
-    scale: Any, num_images: int, num_columns: int, height: int, show: tuple[str, ...] | None
+    scale: Any, sizes: tuple[int, int, int], show: tuple[str, ...] | None
 ) -> None:
+    num_images, num_columns, height = sizes
     images = random_images(num_images, 3, height, 8)
     deltas = random_attributions(num_images, num_columns, 3, height, 8)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * height, 12))
@@ -169,7 +174,7 @@ def test_nothing_overlaps_and_nothing_is_cut_off(
     )
     renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[arg-type]
     boxes = [axes.get_tightbbox(renderer) for axes in figure.axes]
-    boxes += [legend.get_tightbbox(renderer) for legend in figure.legends]
+    boxes += [foot.get_tightbbox(renderer) for foot in (*figure.legends, *figure.texts)]
     for first, second in itertools.combinations(boxes, 2):
         width = min(first.x1, second.x1) - max(first.x0, second.x0)
         height_shared = min(first.y1, second.y1) - max(first.y0, second.y0)
@@ -223,3 +228,26 @@ def test_what_was_summed_stands_beside_heat_maps_with_bars_of_their_own(scale: A
         deltas = random_attributions(2, 2, channels, 8, 8)
         figure = visualize(deltas, random_images(2, 3, 8, 8), scale=scale)
         assert [word for word in written(figure) if word.startswith("heat map")] == [unit] * 2
+
+
+@pytest.mark.parametrize("show", [None, ("perturbed", "heat_map"), ("probabilities",), ("image", "heat_map")])
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (-2.5, 3.0)])
+def test_clamping_is_mentioned_where_it_changed_what_is_shown(
+    show: tuple[str, ...] | None, bounds: tuple[float, float]
+) -> None:
+    images, model = torch.full((1, 3, 8, 8), 0.5), linear_model()
+    for row, clamped in ((0, False), (1, True)):
+        deltas = torch.zeros(1, 2, 3, 8, 8)
+        deltas[0, row, 1, 2, 3] = bounds[1] - 0.5 + 0.01 * row  # to the bound, or beyond
+        shown = [deltas, deltas[:, row]] + [deltas * 0.999 + 1e-3 * deltas] * (not clamped)  # and rounding
+        for attributions in shown:
+            figure = visualize(attributions, images, show=show, model=model, bounds=bounds)
+            words = [text.get_text() for text in figure.texts]
+            words += [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+            expected = f"clamped to [{bounds[0]:g}, {bounds[1]:g}]"
+            assert any(w.endswith(expected) for w in words) == (clamped and show != ("image", "heat_map"))
+    given = visualize(deltas, images, show="probabilities", probabilities=(torch.ones(1, 1), torch.ones(1, 2, 1)))
+    assert [text.get_text() for text in given.legends[0].get_texts()] == [
+        "before: image",
+        "after: image + perturbation",
+    ]

@@ -73,8 +73,8 @@ class Drawing:
                 panels.draw_bar(
                     axes, heat, self.scale.limits[n, 0], clipped=self.scale.clipped[n, 0], label=self.wording.label
                 )
-        if layout.legend:
-            panels.draw_legend(figure, layout.size, self.wording.changed)
+        if layout.legend or layout.note:
+            panels.draw_foot(figure, layout, self.wording)
 
     def _image(self, axes: Axes, n: int) -> None:
         panels.draw_image(axes, self.pictured.shown(self.pictured.images[n]))

@@ -14,6 +14,9 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 from matplotlib.textpath import text_to_path
 
+from captum_lipschitz.attr._figure.layout import Layout
+from captum_lipschitz.attr._figure.wording import Wording
+
 BEFORE, AFTER = "0.72", "0.15"  # greys: the colours are the heat map's
 SMALL, NORMAL, LARGE = 7.0, 8.0, 9.5  # points
 
@@ -78,17 +81,24 @@ def draw_probabilities(
         axes.plot((0, 0), (slot + 0.5, slot + 0.92), color="0.5", linewidth=0.6)
 
 
-def draw_legend(figure: Figure | SubFigure, size: tuple[float, float], changed: str) -> None:
-    """Which bar is which, at the foot of the figure."""
-    handles = [Patch(color=BEFORE, label="before: image"), Patch(color=AFTER, label=f"after: {changed}")]
+def draw_foot(figure: Figure | SubFigure, layout: Layout, wording: Wording) -> None:
+    """Which bar is which, and whether values were clamped, at the foot of the figure."""
+    bottom = 0.04 / layout.size[1]
+    if not layout.legend:
+        text = f"{wording.changed}: {wording.clamped}" if layout.wide else wording.clamped
+        figure.text(0.5, bottom, text, ha="center", va="bottom", fontsize=NORMAL)
+        return
+    after = f"after: {wording.changed}"
+    if wording.clamped:
+        after += f", {wording.clamped}" if layout.wide else f",\n{wording.clamped}"
     figure.legend(
-        handles=handles,
+        handles=[Patch(color=BEFORE, label="before: image"), Patch(color=AFTER, label=after)],
         loc="lower center",
-        ncols=2,
+        ncols=2 if layout.wide else 1,
         frameon=False,
         fontsize=NORMAL,
         borderaxespad=0.1,
-        bbox_to_anchor=(0.5, 0.04 / size[1]),
+        bbox_to_anchor=(0.5, bottom),
     )
 
 

@@ -39,6 +39,7 @@ class Wording:
         label: of the colour bar beside the panels.
         unit: beside the heat maps' name, where each has a bar of its own.
         changed: what the image is with an attribution added to it.
+        clamped: what became of values beyond the bounds, where there were any.
     """
 
     columns: list[list[str]]
@@ -47,6 +48,7 @@ class Wording:
     label: str
     unit: str
     changed: str
+    clamped: str
 
     def name(self, number: int) -> str:
         """A class's name, its underscores as spaces; ``class 3`` where it has none."""

@@ -154,6 +154,8 @@ def visualize(
     )
     limits = ColourScale.of(pictured.heat, scale, percentile)
     target = AttributionFigure(figsize=figsize or layout.size) if figure is None else figure
+    if isinstance(target, AttributionFigure):
+        target.set_layout_engine("none")  # whatever matplotlib's settings say: the panels stand where they should
     Drawing(pictured, layout, limits, colours, wording, before, after, own).draw(target)
     if path is not None:
         write_whole(path, _rendered(target, path.suffix[1:].lower(), dpi))
@@ -220,6 +222,8 @@ def _writable(save: str | Path) -> Path:
         raise InvalidInputError(f"save: expected a file name ending in one of {formats}, got {path.name!r}")
     if not path.parent.is_dir():
         raise InvalidInputError(f"save: expected a folder that exists, got {str(path.parent)!r}")
+    if path.is_dir():
+        raise InvalidInputError(f"save: expected a file, got the folder {str(path)!r}")
     return path
 
 

@@ -22,7 +22,7 @@ from drawn import (
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import nn
 
-from captum_lipschitz.attr._figure.panels import fitted, percent
+from captum_lipschitz.attr._figure.panels import fitted, percent, short
 from captum_lipschitz.attr.visualization import visualize
 
 
@@ -57,7 +57,9 @@ def test_colour_scales_are_symmetric_and_shared_as_asked(scale: str) -> None:
     inside = [child for a in figure.axes for child in a.child_axes]
     assert (len(bars), len(inside)) == {"all": (1, 0), "image": (2, 0), "column": (0, 6), "panel": (0, 6)}[scale]
     shown = [t.get_text() for t in (bars or inside)[-1].get_yticklabels() + (bars or inside)[-1].get_xticklabels()]
-    assert {f"+{limits[-1, -1, 1]:.2g}", f"\N{MINUS SIGN}{limits[-1, -1, 1]:.2g}"} <= set(shown)
+    end = next(text[1:] for text in shown if text.startswith("+"))
+    assert float(end) == float(f"{limits[-1, -1, 1]:.2g}")
+    assert {f"+{end}", f"\N{MINUS SIGN}{end}"} <= set(shown)
 
 
 def test_the_colour_scale_ends_at_the_percentile_and_shows_that_values_lie_beyond() -> None:
@@ -251,3 +253,14 @@ def test_clamping_is_mentioned_where_it_changed_what_is_shown(
         "before: image",
         "after: image + perturbation",
     ]
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(258.0, "260"), (99_000.0, "99000"), (100_000.0, "1e+05"), (0.001, "0.001"), (0.000_012_3, "1.2e-05"), (1.0, "1")],
+)
+def test_marks_of_colour_bars_are_plain_numbers(size: float, text: str) -> None:
+    assert short(size) == text
+    deltas = torch.full((1, 1, 8, 8), size, dtype=torch.float64)
+    figure = visualize(deltas, random_images(1, 1, 8, 8), show="heat_map", percentile=100)
+    assert [t.get_text() for t in figure.axes[-1].get_yticklabels()] == [f"\N{MINUS SIGN}{text}", "0", f"+{text}"]

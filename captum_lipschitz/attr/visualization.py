@@ -18,7 +18,7 @@ from captum_lipschitz._typing import Model
 from captum_lipschitz.attr._figure.drawing import ColourScale, Drawing
 from captum_lipschitz.attr._figure.layout import Layout
 from captum_lipschitz.attr._figure.pictured import Array, Attributions, Pictured
-from captum_lipschitz.attr._figure.wording import Wording, column_titles, listed
+from captum_lipschitz.attr._figure.wording import Wording, colour_label, column_titles, listed
 from captum_lipschitz.errors import InvalidInputError
 
 PARTS = ("image", "perturbed", "heat_map", "probabilities")
@@ -69,8 +69,9 @@ def visualize(
         images: (C, H, W) or (N, C, H, W), floating, within ``bounds``. 1 channel is drawn grey, 3 as RGB; with others
             only ``show=("heat_map",)`` and probabilities can be drawn.
         show: of ``"image"``, ``"perturbed"``, ``"heat_map"`` and ``"probabilities"``, the parts to draw, in order
-            (the image always stands on the left). ``None``: all, probabilities where there are some. Leave
-            ``"perturbed"`` out for attributions that are not changes of the image, as those of Integrated Gradients.
+            (the image always stands on the left). ``None``: all, probabilities where there are some, but of a mapping,
+            a list, or one channel to an image's three no ``"perturbed"``: such attributions may not be changes of the
+            image. Leave it out too for a tensor that is none, as that of Integrated Gradients.
         model: a function from images to logits (N, M). It is run on the images and on the perturbed images as they are
             drawn (clamped to ``bounds``), in evaluation mode, without gradients, and left as it was.
         probabilities: instead of a model, what is known already: before (N, M), after (N, K, M), in [0, 1].
@@ -81,13 +82,15 @@ def visualize(
         image_titles: one for each image, above it.
         top: classes shown in each panel of probabilities: the column's own, then the most probable before or after.
             ``None``: 3, or 5 in a single column.
-        bounds: the values drawn darkest and brightest.
+        bounds: the values drawn darkest and brightest. Where the image plus an attribution lies beyond them, the figure
+            says that it was clamped.
         scale: what shares a colour scale: ``"all"`` heat maps, those of one ``"image"`` (row), those of one
             ``"column"`` (methods whose units differ), or each ``"panel"`` for itself.
         percentile: of the absolute values, in (0, 100], where the colour scale ends. Beyond it values take the end's
             colour, and the colour bar has pointed ends.
         cmap: a diverging colour map. Red and blue, the default, are told apart in all common colour blindness.
-        label: of the colour bar.
+        label: of the colour bar. ``None``: "darker, brighter" of changes of the image, which those are that ``show``
+            adds to it (``"perturbed"``, ``"probabilities"``), "attribution" of others; and what was summed.
         figsize: width and height in inches; ``None`` for what the panels need.
         figure: a figure or subfigure to draw into; ``None`` for a new one.
         save: a file to write; its suffix (``.png``, ``.pdf``, ``.svg``, ...) tells the format. It is written whole or
@@ -120,6 +123,10 @@ def visualize(
     if model is not None and probabilities is not None:
         raise InvalidInputError("probabilities: expected either these or a model, got both")
     parts = _parts(show, pictured, known=model is not None or probabilities is not None)
+    changes = bool({"perturbed", "probabilities"} & set(parts)) and (pictured.changes or show is not None)
+    meaning, summed = colour_label(pictured.channels, changes=changes)
+    note = pictured.clamped and ("perturbed" in parts or ("probabilities" in parts and model is not None))
+    own_bars = scale in ("column", "panel")
     _check_scale(scale, percentile, top)
     path = None if save is None else _writable(save)
     own = None if classes is None else pictured.classes(classes)
@@ -127,7 +134,10 @@ def visualize(
         column_titles(pictured.titles if titles is None else titles, own, class_names, num_images, num_columns),
         listed(image_titles, num_images, "image_titles", "image"),
         class_names,
-        *_labels(pictured, parts, label, own_bars=scale in ("column", "panel")),
+        ", ".join(filter(None, (meaning, summed))) if label is None else label,
+        "" if not own_bars else summed if label is None else label,
+        f"image + {'perturbation' if changes else 'attribution'}",
+        f"clamped to {pictured.range}" if note else "",
     )
     colours = _colours(cmap)
     before, after = _known(pictured, model, probabilities, own)
@@ -140,9 +150,12 @@ def visualize(
         slots=0 if before is None else min(top or (5 if num_columns == 1 else 3), before.shape[1]),
         bars={"all": "figure", "image": "image"}.get(scale, "panel"),
         legend="probabilities" in parts,
+        note=note,
     )
     limits = ColourScale.of(pictured.heat, scale, percentile)
     target = AttributionFigure(figsize=figsize or layout.size) if figure is None else figure
+    if isinstance(target, AttributionFigure):
+        target.set_layout_engine("none")  # whatever matplotlib's settings say: the panels stand where they should
     Drawing(pictured, layout, limits, colours, wording, before, after, own).draw(target)
     if path is not None:
         write_whole(path, _rendered(target, path.suffix[1:].lower(), dpi))
@@ -151,7 +164,9 @@ def visualize(
 
 def _parts(show: Sequence[str] | None, pictured: Pictured, *, known: bool) -> tuple[str, ...]:
     """The parts to draw, checked."""
-    parts: tuple[str, ...] = PARTS if known else PARTS[:-1]
+    parts = tuple(
+        part for part in PARTS if (known or part != "probabilities") and (pictured.changes or part != "perturbed")
+    )
     if show is not None:
         parts = (show,) if isinstance(show, str) else tuple(show)
     wrong = [part for part in parts if part not in PARTS]
@@ -191,19 +206,6 @@ def _known(
     return before, after
 
 
-def _labels(pictured: Pictured, parts: tuple[str, ...], label: str | None, *, own_bars: bool) -> tuple[str, str]:
-    """What the colours mean, for one bar beside the panels or for the name of heat maps that have a bar each.
-
-    Of changes of the image it is known, of other attributions only their sign.
-    """
-    channels = pictured.images.shape[1]
-    over = {1: "", 3: "summed over RGB"}.get(channels, f"summed over {channels} channels")
-    if own_bars:
-        return "", over if label is None else label
-    meaning = "darker \N{LEFT RIGHT ARROW} brighter" if "perturbed" in parts else "attribution"
-    return (", ".join(filter(None, (meaning, over))) if label is None else label), ""
-
-
 def _colours(cmap: str | Colormap) -> Colormap:
     if isinstance(cmap, Colormap):
         return cmap
@@ -220,6 +222,8 @@ def _writable(save: str | Path) -> Path:
         raise InvalidInputError(f"save: expected a file name ending in one of {formats}, got {path.name!r}")
     if not path.parent.is_dir():
         raise InvalidInputError(f"save: expected a folder that exists, got {str(path.parent)!r}")
+    if path.is_dir():
+        raise InvalidInputError(f"save: expected a file, got the folder {str(path)!r}")
     return path
 
 

@@ -26,6 +26,7 @@ from drawn import (
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.text import Text
 from strategies import build_batch, build_convolutional
 from torch import Tensor, nn
 
@@ -200,6 +201,63 @@ def test_the_papers_figure_on_the_authors_network(
         assert texts_in(axes)[0] == CIFAR10[target]
         before, after = axes.patches[0].get_width(), axes.patches[1].get_width()  # type: ignore[attr-defined]
         assert after > before
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_callers_texts_are_no_formulas(tmp_path: Path) -> None:
+    hard = ["cost $5 and $6", r"$\foo$"]
+    images, deltas = random_images(2, 3, 8, 8), random_attributions(2, 2, 3, 8, 8)
+    settings: dict[str, Any] = {"model": linear_model(), "class_names": hard * 2, "image_titles": hard}
+    for columns, scale in ((deltas, "all"), (deltas[:, 0], "all"), (deltas, "panel"), (deltas[:, 0], "panel")):
+        figure = visualize(
+            columns, images, scale=scale, titles=hard[: 1 if columns.dim() == 4 else 2], label=hard[1],
+            save=tmp_path / "a.png", dpi=50, **settings,
+        )  # fmt: skip
+        texts = [text for axes in figure.axes for text in axes.findobj(Text) if "$" in text.get_text()]
+        assert len(texts) > 8
+        assert not any(text.get_parse_math() for text in texts)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "settings",
+    [{"image.origin": "lower"}, {"figure.autolayout": True}, {"figure.constrained_layout.use": True}],
+)
+def test_settings_of_matplotlib_move_nothing(settings: dict[str, Any], tmp_path: Path) -> None:
+    drawn, model = [], linear_model()
+    for given in ({}, settings):
+        with mpl.rc_context(given):
+            visualize(random_attributions(3, 8, 8), random_images(3, 8, 8), model=model, save=tmp_path / "a.png")
+        drawn.append(imread(tmp_path / "a.png"))
+    np.testing.assert_array_equal(*drawn)
+
+
+@pytest.mark.parametrize("style", ["default", "dark_background", "ggplot"])
+def test_bars_are_seen_on_any_background(style: str) -> None:
+    with plt.style.context(style):
+        figure = visualize(random_attributions(3, 8, 8), random_images(3, 8, 8), model=linear_model())
+        back = np.mean(figure.get_facecolor()[:3])
+        before, after = (np.mean(bar.get_facecolor()[:3]) for bar in figure.legends[0].get_patches())
+        assert abs(before - back) > 0.35
+        assert abs(after - back) > 0.7
+        assert abs(before - after) > 0.35
+
+
+def test_small_changes_of_half_precision_images_are_drawn() -> None:
+    images = torch.full((3, 8, 8), 0.75, dtype=torch.bfloat16)
+    deltas = torch.full((3, 8, 8), 1e-3)
+    image, perturbed = pictures_in(visualize(deltas, images, model=linear_model().bfloat16()))
+    np.testing.assert_allclose(perturbed - image, 1e-3, rtol=1e-3)
+
+
+def test_a_folder_is_no_file_to_save_to_and_no_model_runs_for_it(tmp_path: Path) -> None:
+    (tmp_path / "a.png").mkdir()
+
+    def model(_: Tensor) -> Tensor:
+        raise AssertionError("ran")
+
+    with pytest.raises(InvalidInputError, match="save: expected a file, got the folder"):
+        visualize(random_attributions(3, 8, 8), random_images(3, 8, 8), model=model, save=tmp_path / "a.png")
 
 
 IMAGES, DELTAS = torch.full((2, 3, 8, 8), 0.5), torch.full((2, 3, 8, 8), 0.1)

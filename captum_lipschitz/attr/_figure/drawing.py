@@ -73,15 +73,17 @@ class Drawing:
                 panels.draw_bar(
                     axes, heat, self.scale.limits[n, 0], clipped=self.scale.clipped[n, 0], label=self.wording.label
                 )
-        if layout.legend:
-            panels.draw_legend(figure, layout.size)
+        if layout.legend or layout.note:
+            panels.draw_foot(figure, layout, self.wording)
 
     def _image(self, axes: Axes, n: int) -> None:
         panels.draw_image(axes, self.pictured.shown(self.pictured.images[n]))
         title = panels.fitted(self.wording.images[n], self.layout.cell, panels.NORMAL)
-        axes.set_title(title, fontsize=panels.NORMAL, pad=3)
+        axes.set_title(title, fontsize=panels.NORMAL, pad=3, **panels.PLAIN)
         if self.before is not None:
-            axes.set_xlabel("\n".join(self._decision(self.before[n])), fontsize=panels.SMALL, labelpad=3)
+            axes.set_xlabel(
+                "\n".join(self._decision(self.before[n])), fontsize=panels.SMALL, labelpad=3, **panels.PLAIN
+            )
 
     def _decision(self, probabilities: Tensor) -> list[str]:
         """The two most probable classes, a line each."""
@@ -120,9 +122,9 @@ class Drawing:
         """The column's title and the part's name: above, or in a lying column one above the other."""
         title = panels.fitted(self.wording.columns[n][k], self.layout.cell, panels.LARGE, bold=True)
         part = self.wording.part(self.layout.parts[p], aside=not self.layout.flat)
-        bold: dict[str, Any] = {"fontsize": panels.LARGE, "fontweight": "bold"}
+        bold: dict[str, Any] = {"fontsize": panels.LARGE, "fontweight": "bold", **panels.PLAIN}
         if self.layout.flat:
-            axes.set_title(part, fontsize=panels.NORMAL, pad=3)
+            axes.set_title(part, fontsize=panels.NORMAL, pad=3, **panels.PLAIN)
             if p == 0:
                 axes.annotate(
                     title,
@@ -138,4 +140,4 @@ class Drawing:
         if p == 0:
             axes.set_title(title, pad=3, **bold)
         if k == 0:
-            axes.set_ylabel(part, fontsize=panels.NORMAL, labelpad=3)
+            axes.set_ylabel(part, fontsize=panels.NORMAL, labelpad=3, **panels.PLAIN)

@@ -23,6 +23,7 @@ class Layout:
         slots: classes in a panel of probabilities.
         bars: ``"figure"`` or ``"image"`` for one colour bar beside it, ``"panel"`` for one under each heat map.
         legend: whether the bars of probabilities are explained at the foot.
+        note: whether clamping is mentioned there.
     """
 
     num_images: int
@@ -33,6 +34,7 @@ class Layout:
     slots: int
     bars: str
     legend: bool
+    note: bool
 
     @property
     def flat(self) -> bool:
@@ -74,12 +76,27 @@ class Layout:
         return GAP + (self.cell + GAP if self.image else 0.0) + (0.0 if self.flat else LABEL - GAP)
 
     @property
-    def size(self) -> tuple[float, float]:
-        """Width and height of the figure."""
+    def width(self) -> float:
+        """Width of the figure."""
         columns = len(self.parts) if self.flat else self.num_columns
         side = 0.95 if self.bars != "panel" and "heat_map" in self.parts else 0.1
-        width = self.left + columns * (self.cell + GAP) + side
-        return width, self.num_images * self.block + 0.3 * self.legend + 2 * MARGIN
+        return self.left + columns * (self.cell + GAP) + side
+
+    @property
+    def wide(self) -> bool:
+        """Whether the foot's words fit into one line."""
+        return self.width > (5.1 if self.note else 3.6)
+
+    @property
+    def foot(self) -> float:
+        """Height of what stands below all blocks."""
+        lines = 1 if self.wide or not self.legend else 2 + self.note
+        return 0.15 + 0.15 * lines if self.legend or self.note else 0.0
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height of the figure."""
+        return self.width, self.num_images * self.block + self.foot + 2 * MARGIN
 
     def place(self, figure: Figure | SubFigure, left: float, top: float, width: float, height: float) -> Axes:
         """Axes whose upper left corner stands so many inches from the figure's."""

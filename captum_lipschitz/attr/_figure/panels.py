@@ -14,20 +14,25 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 from matplotlib.textpath import text_to_path
 
-BEFORE, AFTER = "0.72", "0.15"  # greys: the colours are the heat map's
+from captum_lipschitz.attr._figure.layout import Layout
+from captum_lipschitz.attr._figure.wording import Wording
+
+BEFORE = "0.6"  # grey, as the colours are the heat map's; what is after takes the texts' colour
+PLAIN_FROM, PLAIN_TO = 1e-3, 1e5  # sizes written without an exponent
+PLAIN: dict[str, Any] = {"parse_math": False}  # the caller's texts may hold dollars
 SMALL, NORMAL, LARGE = 7.0, 8.0, 9.5  # points
 
 
 def draw_image(axes: Axes, array: np.ndarray[Any, Any]) -> AxesImage:
     """An image in [0, 1], its pixels as they are."""
     bare(axes)
-    return axes.imshow(array, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    return axes.imshow(array, cmap="gray", vmin=0, vmax=1, interpolation="nearest", origin="upper")
 
 
 def draw_heat(axes: Axes, heat: np.ndarray[Any, Any], limit: float, cmap: Any) -> AxesImage:
     """A signed map, (H, W), zero in the middle of the colours."""
     bare(axes)
-    return axes.imshow(heat, cmap=cmap, vmin=-limit, vmax=limit, interpolation="nearest")
+    return axes.imshow(heat, cmap=cmap, vmin=-limit, vmax=limit, interpolation="nearest", origin="upper")
 
 
 def draw_bar(
@@ -42,9 +47,9 @@ def draw_bar(
         extend="both" if clipped else "neither",
         extendfrac=0.08,
     )
-    bar.set_ticks([-limit, 0, limit], labels=[f"\N{MINUS SIGN}{limit:.2g}", "0", f"+{limit:.2g}"])
+    bar.set_ticks([-limit, 0, limit], labels=[f"\N{MINUS SIGN}{short(limit)}", "0", f"+{short(limit)}"])
     bar.ax.tick_params(labelsize=SMALL, length=2, pad=1.5)
-    bar.set_label(label, fontsize=NORMAL)
+    bar.set_label(label, fontsize=NORMAL, **PLAIN)
     if not upright:
         first, _, last = bar.ax.get_xticklabels()
         first.set_horizontalalignment("left")
@@ -66,29 +71,37 @@ def draw_probabilities(
     bare(axes, frame=False)
     axes.set(xlim=(0, 1), ylim=(len(shown), 0))
     width = axes.bbox.width / axes.figure.dpi
+    ink = mpl.rcParams["text.color"]
     for slot, c in enumerate(shown):
         weight = "bold" if c == own else "normal"
         numbers = f"{percent(before[c])} \N{RIGHTWARDS ARROW} {percent(after[c])}%"
         room = width - 0.6 * SMALL / 72 * (len(numbers) + 1)
-        font: dict[str, Any] = {"fontsize": SMALL, "fontweight": weight, "va": "center"}
+        font: dict[str, Any] = {"fontsize": SMALL, "fontweight": weight, "va": "center", **PLAIN}
         axes.text(0, slot + 0.28, fitted(name(c), room, SMALL, bold=c == own), ha="left", **font)
         axes.text(1, slot + 0.28, numbers, ha="right", **font)
-        for offset, values, color in ((0.62, before, BEFORE), (0.8, after, AFTER)):
+        for offset, values, color in ((0.62, before, BEFORE), (0.8, after, ink)):
             axes.barh(slot + offset, float(values[c]), height=0.18, color=color)
         axes.plot((0, 0), (slot + 0.5, slot + 0.92), color="0.5", linewidth=0.6)
 
 
-def draw_legend(figure: Figure | SubFigure, size: tuple[float, float]) -> None:
-    """Which bar is which, at the foot of the figure."""
-    handles = [Patch(color=BEFORE, label="before: image"), Patch(color=AFTER, label="after: image + perturbation")]
+def draw_foot(figure: Figure | SubFigure, layout: Layout, wording: Wording) -> None:
+    """Which bar is which, and whether values were clamped, at the foot of the figure."""
+    bottom = 0.04 / layout.size[1]
+    if not layout.legend:
+        text = f"{wording.changed}: {wording.clamped}" if layout.wide else wording.clamped
+        figure.text(0.5, bottom, text, ha="center", va="bottom", fontsize=NORMAL)
+        return
+    after = f"after: {wording.changed}"
+    if wording.clamped:
+        after += f", {wording.clamped}" if layout.wide else f",\n{wording.clamped}"
     figure.legend(
-        handles=handles,
+        handles=[Patch(color=BEFORE, label="before: image"), Patch(color=mpl.rcParams["text.color"], label=after)],
         loc="lower center",
-        ncols=2,
+        ncols=2 if layout.wide else 1,
         frameon=False,
         fontsize=NORMAL,
         borderaxespad=0.1,
-        bbox_to_anchor=(0.5, 0.04 / size[1]),
+        bbox_to_anchor=(0.5, bottom),
     )
 
 
@@ -98,6 +111,17 @@ def bare(axes: Axes, *, frame: bool = True) -> None:
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set(visible=frame, linewidth=0.5, color=mpl.rcParams["axes.edgecolor"])
+
+
+def short(size: float) -> str:
+    """A positive number to two digits, plain where that is readable.
+
+    Example:
+        >>> short(257.0), short(0.00123), short(2.0), short(3.1e-7)
+        ('260', '0.0012', '2', '3.1e-07')
+    """
+    text = f"{size:.2g}"
+    return np.format_float_positional(float(text), trim="-") if PLAIN_FROM <= size < PLAIN_TO else text
 
 
 def percent(probability: float) -> str:

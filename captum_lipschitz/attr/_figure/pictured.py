@@ -25,15 +25,22 @@ class Pictured:
 
     Attributes:
         images: (N, C, H, W), in the user's own dtype and on their device.
-        perturbed: images plus attributions, clamped to the bounds, (N, K, C, H, W).
+        perturbed: images plus attributions, clamped to the bounds, (N, K, C, H, W), float32 or finer.
+        clamped: whether that changed any value by more than the sum's rounding.
         heat: attributions summed over channels, (N, K, H, W), float32 on the CPU.
+        channels: how many channels each column's attributions have, C or 1.
+        changes: whether the attributions can be taken for changes of the images unasked: one tensor, of as many
+            channels. Methods set beside one another seldom are (those of Integrated Gradients are not).
         titles: the columns' titles where the attributions bring them (a mapping's keys).
     """
 
     images: Tensor
     perturbed: Tensor
+    clamped: bool
     heat: Tensor
     bounds: Bounds
+    channels: list[int]
+    changes: bool
     titles: list[str] | None
 
     @classmethod
@@ -58,9 +65,15 @@ class Pictured:
             )
         batch = given if given.dim() == 4 else given[None]
         columns, titles = _columns(attributions, given)
-        perturbed = torch.cat([box.clamp(batch[:, None] + column.to(batch)) for column in columns], 1)
+        fine = batch.to(torch.promote_types(batch.dtype, torch.float32))[:, None]  # half precision hides small changes
+        sums = torch.cat([fine + column.to(fine) for column in columns], 1)
+        perturbed = box.clamp(sums)
+        rounding = 4 * torch.finfo(torch.float32).eps * float(sums.abs().max())
+        clamped = bool(((sums - perturbed).abs() > rounding).any())
         heat = torch.cat([column.float().sum(2).cpu() for column in columns], 1)
-        return cls(batch, perturbed, heat, box, titles)
+        channels = [column.shape[2] for column in columns]
+        changes = not isinstance(attributions, (Mapping, list, tuple)) and channels == [batch.shape[1]]
+        return cls(batch, perturbed, clamped, heat, box, channels, changes, titles)
 
     def shown(self, values: Tensor) -> np.ndarray[Any, Any]:
         """One image (C, H, W) as matplotlib takes it, scaled to [0, 1]: (H, W, 3), or (H, W) where grey."""
@@ -68,9 +81,15 @@ class Pictured:
         array: np.ndarray[Any, Any] = (unit[0] if len(unit) == 1 else unit.movedim(0, -1)).clamp(0, 1).numpy()
         return array
 
+    @property
+    def range(self) -> str:
+        """The bounds in words."""
+        lower, upper = (float(limit) for limit in self.bounds)
+        return f"[{lower:.4g}, {upper:.4g}]"
+
     def probabilities(self, model: Model) -> tuple[Tensor, Tensor]:
         """Softmax of the model's logits: of the images, (N, M), and of the perturbed images as drawn, (N, K, M)."""
-        images, perturbed = self.images, self.perturbed
+        images, perturbed = self.images, self.perturbed.to(self.images.dtype)
         device = device_of(model)
         if device is not None:  # NumPy arrays are on none
             images, perturbed = images.to(device), perturbed.to(device)

@@ -13,6 +13,21 @@ ClassNames = Sequence[str] | Mapping[int, str]
 _PARTS = {"perturbed": "image + perturbation", "heat_map": "heat map", "probabilities": "probability (%)"}
 
 
+def colour_label(channels: Sequence[int], *, changes: bool) -> tuple[str, str]:
+    """What the colours mean, and what was summed to one value a pixel.
+
+    Of changes of the image it is known that red brightens; of other attributions only their sign.
+
+    Args:
+        channels: of each column's attributions.
+        changes: whether the attributions are drawn as changes of the image.
+    """
+    meaning = "darker \N{LEFT RIGHT ARROW} brighter" if changes else "attribution"
+    if len(set(channels)) > 1:
+        return meaning, "summed over channels"
+    return meaning, {1: "", 3: "summed over RGB"}.get(channels[0], f"summed over {channels[0]} channels")
+
+
 @dataclass(frozen=True)
 class Wording:
     """What is written where.
@@ -23,6 +38,8 @@ class Wording:
         class_names: by class number.
         label: of the colour bar beside the panels.
         unit: beside the heat maps' name, where each has a bar of its own.
+        changed: what the image is with an attribution added to it.
+        clamped: what became of values beyond the bounds, where there were any.
     """
 
     columns: list[list[str]]
@@ -30,6 +47,8 @@ class Wording:
     class_names: ClassNames | None
     label: str
     unit: str
+    changed: str
+    clamped: str
 
     def name(self, number: int) -> str:
         """A class's name, its underscores as spaces; ``class 3`` where it has none."""

@@ -63,6 +63,8 @@ def test_many_times_the_images_need_no_more(tmp_path: Path, save: object) -> Non
     peaks = [int(line.split()[1]) / 1024 for line in done.stdout.splitlines() if "PEAK" in line]
     assert len(peaks) == 1 + 5 + 1 + 49
     before, *peaks = peaks[6:]
-    print("FIGURES", before, peaks[0], peaks[3], peaks[-1])
-    assert peaks[3] - before < 20, (before, *peaks)
+    # In one process: two that do the same differ by up to 9 MiB, and what the first run imports is 79 to 84 MiB.
+    # The first run's figure leaves 35 to 42 MiB that were not there when its last chunk was measured. With all images
+    # of the second archive in memory the difference was 113 MiB as bytes, 354 to 358 MiB as floats.
+    assert peaks[3] - before < 50, (before, *peaks)
     assert peaks[-1] - peaks[3] < 4, peaks

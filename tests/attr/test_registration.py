@@ -107,9 +107,7 @@ def test_handles_are_not_copied(duplicate: Callable[[object], object], kept: boo
     with register_with_captum() as first:
         during = captum_state()
         if not (kept and duplicate is copy.copy):  # whose copy keeps the very same handle
-            with pytest.raises(
-                TypeError, match=r"no copy\.copy, .* pickle .* nor of an object that keeps"
-            ):
+            with pytest.raises(TypeError, match=r"no copy\.copy, .* pickle .* nor of an object that keeps"):
                 duplicate(Keeping(first) if kept else first)
         second = register_with_captum()
         first.remove()

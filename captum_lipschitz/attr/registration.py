@@ -8,7 +8,7 @@ import functools
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, final
+from typing import Any, NoReturn, final
 
 import captum.attr
 import torch
@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from captum_lipschitz.attr._captum import Places, find_places
-from captum_lipschitz.errors import InvalidInputError
+from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.nn import HalfHuberReLU
 
 
 @final
 class CaptumRegistration:
-    """Handle of one ``register_with_captum()``; also a context manager that removes itself at the end."""
+    """Handle of one ``register_with_captum()``; also a context manager that removes itself at the end. Not copied."""
 
     def __init__(self) -> None:
         self._outstanding = True
@@ -33,6 +33,14 @@ class CaptumRegistration:
             if self._outstanding:
                 self._outstanding = False
                 _release()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse ``copy``, ``deepcopy`` and ``pickle``: a copy's ``remove()`` would give back what another holds."""
+        raise InvalidTypeError(
+            "CaptumRegistration: expected no copy.copy, copy.deepcopy or pickle of a handle, nor of an object that "
+            "keeps one: each handle counts once. Keep it outside of what is copied, and call register_with_captum() "
+            "again for another handle."
+        )
 
     def __enter__(self) -> CaptumRegistration:
         return self
@@ -64,7 +72,9 @@ def register_with_captum() -> CaptumRegistration:
     or a skip connection, and ``LayerDeepLift`` at the input of one; beside ``nn.ReLU`` Captum 0.9 then errs. Its other
     limits stay: DeepLift takes an activation module once per forward pass (it says so) and loses part of the difference
     in max pooling whose windows overlap (see the convergence delta); LRP refuses layers without a rule, and its
-    relevance means nothing where the network adds or scales outside of modules, as residual networks do.
+    relevance means nothing where the network adds or scales outside of modules, as residual networks do. Modules called
+    by ``.forward`` without hooks, networks in train mode and ScriptModules are beyond DeepLift's rule, as they are with
+    Captum's own activations.
 
     The registration is global to the process. Each call returns its own handle and further calls change nothing;
     the registration ends with the last handle that is removed. A handle that is thrown away is never removed, so the

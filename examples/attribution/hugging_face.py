@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from captum_lipschitz import AdversarialAttribution
+from captum_lipschitz.attr.visualization import visualize
 from captum_lipschitz.demo.training import train
 from captum_lipschitz.errors import ModelOutputError
 
@@ -36,8 +38,9 @@ class Findings:
         images: those explained, (N, 1, 8, 8).
         changes: toward the class that comes second, (N, 1, 8, 8).
         delta: achieved size minus rho, (N,).
-        before, after: probability of that class, (N,).
+        gained: what they add to that class's log-odds, in nats, (N,).
         targets: that class, (N,).
+        model: what was explained, from images to logits.
         refusal: what passing the model itself is answered with.
     """
 
@@ -45,9 +48,9 @@ class Findings:
     images: Tensor
     changes: Tensor
     delta: Tensor
-    before: Tensor
-    after: Tensor
+    gained: Tensor
     targets: Tensor
+    model: Callable[[Tensor], Tensor]
     refusal: str
 
 
@@ -101,37 +104,17 @@ def explain(*, epochs: int, rho: float) -> Findings:
         logits = forward_func(images[held_out])
     accuracy = (logits.argmax(1) == labels[held_out]).double().mean().item()
     chosen, targets = images[held_out][:8], logits.topk(2).indices[:8, 1]
-    changes, delta = AdversarialAttribution(forward_func).attribute(
+    attribution = AdversarialAttribution(forward_func)
+    changes, delta = attribution.attribute(
         chosen, target=targets, rho=rho, bounds=(0, 1), return_convergence_delta=True
     )
-    with torch.no_grad():
-        before, after = (
-            forward_func(x).softmax(1).gather(1, targets[:, None])[:, 0] for x in (chosen, chosen + changes)
-        )
+    gained = attribution.compute_log_odds_change(changes, chosen, target=targets)
     try:
         AdversarialAttribution(model).attribute(chosen, target=targets, rho=rho)
         refusal = ""
     except ModelOutputError as error:
         refusal = str(error)
-    return Findings(accuracy, chosen, changes, delta, before, after, targets, refusal)
-
-
-def save(path: str, found: Findings) -> None:
-    """Image, change and sum, one column each."""
-    from matplotlib import pyplot as plt
-
-    rows = (found.images, found.changes, found.images + found.changes)
-    limit = float(found.changes.abs().max())
-    figure, axes = plt.subplots(3, len(found.images), figsize=(12, 5), layout="constrained")
-    for pictures, line, colours in zip(rows, axes, ("gray", "seismic", "gray"), strict=True):
-        low, high = (-limit, limit) if colours == "seismic" else (0, 1)
-        for picture, axis in zip(pictures, line, strict=True):
-            axis.imshow(picture[0], cmap=colours, vmin=low, vmax=high)
-            axis.axis("off")
-    for axis, target in zip(axes[0], found.targets, strict=True):
-        axis.set_title(f"toward {int(target)}")
-    figure.savefig(path)
-    plt.close(figure)
+    return Findings(accuracy, chosen, changes, delta, gained, targets, forward_func, refusal)
 
 
 def main(arguments: list[str] | None = None) -> Findings:
@@ -148,11 +131,11 @@ def main(arguments: list[str] | None = None) -> Findings:
         change = found.changes[i, 0, row, column]
         print(
             f"  toward {int(found.targets[i])}: most of all {'ink' if change > 0 else 'no ink'} in row {row + 1}, "
-            f"column {column + 1} of 8 ({change:+.2f}); probability {found.before[i]:.2f} -> {found.after[i]:.2f}"
+            f"column {column + 1} of 8 ({change:+.2f}); its log-odds change by {found.gained[i]:+.1f}"
         )
     print(f"Passing the model itself is refused:\n  {found.refusal}")
     if options.save:
-        save(options.save, found)
+        visualize(found.changes, found.images, model=found.model, classes=found.targets, save=options.save)
     return found
 
 

@@ -39,7 +39,7 @@ class Reader(nn.Module):
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Average over the words that there are: padding takes no part."""
         embedded = self.embedding(tokens)
-        present = (torch.arange(tokens.shape[1]) < lengths[:, None]).to(embedded.dtype)[:, None]
+        present = (torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]).to(embedded.dtype)[:, None]
         mixed = F.silu(self.mix(embedded.transpose(1, 2) * present)) * present
         logits: Tensor = self.classify(self.drop(mixed.sum(2) / lengths[:, None]))
         return logits

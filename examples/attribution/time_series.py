@@ -58,15 +58,22 @@ def load(split: str) -> tuple[Tensor, Tensor]:
     return torch.as_tensor(recordings, dtype=torch.float32), torch.tensor([ACTIVITIES.index(name) for name in names])
 
 
+class Scale(nn.Module):
+    """Inside the model, so that inputs keep the sensors' units."""
+
+    def __init__(self, spread: Tensor) -> None:
+        super().__init__()
+        self.spread: Tensor
+        self.register_buffer("spread", spread)
+
+    def forward(self, recordings: Tensor) -> Tensor:
+        return recordings / self.spread
+
+
 def build_network(spread: Tensor) -> nn.Module:
-    """A small 1-D convolutional network; it scales the channels itself, so that inputs keep the sensors' units."""
-
-    class Scale(nn.Module):
-        def forward(self, recordings: Tensor) -> Tensor:
-            return recordings / spread
-
+    """A small 1-D convolutional network that scales the channels itself."""
     return nn.Sequential(
-        Scale(),
+        Scale(spread),
         nn.Conv1d(6, 24, 7, padding=3), nn.BatchNorm1d(24), HalfHuberReLU(), nn.AvgPool1d(2),
         nn.Conv1d(24, 32, 5, padding=2), nn.BatchNorm1d(32), HalfHuberReLU(), nn.AdaptiveAvgPool1d(1),
         nn.Flatten(), nn.Linear(32, len(ACTIVITIES)),

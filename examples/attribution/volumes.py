@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_lipschitz import AdaptiveStrength, AdversarialAttribution, HalfHuberReLU, LipschitzRegularizer
+from captum_lipschitz.attr.visualization import visualize
 from captum_lipschitz.demo.digits import build_network, load_digits
 from captum_lipschitz.demo.training import train
 
@@ -41,7 +42,7 @@ class Findings:
         changes: of the same shape.
         targets: the class that each was changed toward, (N,).
         delta: achieved size minus rho, (N,).
-        before, after: probability of the target, (N,).
+        gained: what the changes add to the target's log-odds, in nats, (N,).
     """
 
     accuracy: float
@@ -49,20 +50,19 @@ class Findings:
     changes: Tensor
     targets: Tensor
     delta: Tensor
-    before: Tensor
-    after: Tensor
+    gained: Tensor
 
 
 def explain(
     model: nn.Module, images: Tensor, targets: Tensor, *, rho: float, accuracy: float, mask: Tensor | None = None
 ) -> Findings:
     """The same call for two and for three dimensions."""
-    changes, delta = AdversarialAttribution(model).attribute(
+    attribution = AdversarialAttribution(model)
+    changes, delta = attribution.attribute(
         images, target=targets, rho=rho, bounds=(0, 1), mask=mask, return_convergence_delta=True
     )
-    with torch.no_grad():
-        before, after = (model(x).softmax(1).gather(1, targets[:, None])[:, 0] for x in (images, images + changes))
-    return Findings(accuracy, images, changes, targets, delta, before, after)
+    gained = attribution.compute_log_odds_change(changes, images, target=targets)
+    return Findings(accuracy, images, changes, targets, delta, gained)
 
 
 def explain_digits(*, epochs: int) -> Findings:
@@ -152,7 +152,7 @@ def show_digit(found: Findings) -> None:
     signs = torch.where(image > INK, ord("#"), ord("."))
     signs = torch.where(change > FAINT, ord("+"), torch.where(change < -FAINT, ord("-"), signs))
     print("\n".join("  " + "".join(map(chr, row)) for row in signs.tolist()))
-    print(f"  probability of {int(found.targets[0])}: {found.before[0]:.2f}, after the change {found.after[0]:.2f}")
+    print(f"  log-odds of {int(found.targets[0])}: {found.gained[0]:+.1f}")
 
 
 def show_brain(found: Findings) -> None:
@@ -165,27 +165,18 @@ def show_brain(found: Findings) -> None:
     before, change = found.images[..., near].mean(), found.changes[..., near].mean()
     way = "lower" if change < 0 else "higher"
     print(f"  there the intensity, {before:.2f}, would have to be {way} by {change.abs():.2f}")
-    print(f"  probability of other tissue: {found.before.median():.2f}, after the change {found.after.median():.2f}")
+    print(f"  log-odds of other tissue: {found.gained.median():+.1f}")
 
 
-def save(path: str, digits: Findings, brain: Findings, columns: int = 6) -> None:
-    """Image, change and sum, one column each; of cubes, the slice in the middle."""
+def save(path: str, digits: Findings, brain: Findings, rows: int = 6) -> None:
+    """Digits on the left; on the right, of cubes, the slice in the middle."""
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(6, columns, figsize=(1.7 * columns, 10), layout="constrained")
-    for top, found in ((0, digits), (3, brain)):
-        images, changes = (
-            x[:columns, 0] if x.dim() == 4 else x[:columns, 0, CUBE // 2] for x in (found.images, found.changes)
-        )
-        limit = changes.abs().max()
-        for column in range(columns):
-            axes[top, column].imshow(images[column], cmap="gray", vmin=0, vmax=1)
-            axes[top + 1, column].imshow(changes[column], cmap="seismic", vmin=-limit, vmax=limit)
-            axes[top + 2, column].imshow((images + changes)[column], cmap="gray", vmin=0, vmax=1)
-            goal = str(int(found.targets[column])) if top == 0 else TISSUES[int(found.targets[column])]
-            axes[top, column].set_title(f"toward {goal}", fontsize=8)
-    for axis in axes.flat:
-        axis.axis("off")
+    figure = plt.figure(figsize=(12, 2.3 * rows), layout="constrained")
+    left, right = figure.subfigures(1, 2)
+    visualize(digits.changes[:rows], digits.images[:rows], classes=digits.targets[:rows], figure=left)
+    changes, images = (x[:rows, :, CUBE // 2] for x in (brain.changes, brain.images))
+    visualize(changes, images, classes=brain.targets[:rows], class_names=TISSUES, figure=right)
     figure.savefig(path)
     plt.close(figure)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import captum
@@ -17,7 +20,7 @@ from torch import nn
 
 import captum_lipschitz.attr
 from captum_lipschitz import HalfHuberReLU
-from captum_lipschitz.attr.registration import register_with_captum
+from captum_lipschitz.attr.registration import CaptumRegistration, register_with_captum
 from captum_lipschitz.errors import InvalidInputError, MissingDependencyError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Setting")  # Captum tells of its hooks on every call
@@ -89,6 +92,33 @@ def test_it_is_undone_with_the_last_handle_in_whatever_order() -> None:
         assert [len(table) for table in captum_state()] == [len(table) for table in during]
         handle.remove()
         assert captum_state() == before
+
+
+class Keeping:
+    """An object of a user's that keeps its handle."""
+
+    def __init__(self, handle: CaptumRegistration) -> None:
+        self.handle = handle
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+@pytest.mark.parametrize("kept", [False, True])
+def test_handles_are_not_copied(duplicate: Callable[[object], object], kept: bool) -> None:
+    with register_with_captum() as first:
+        during = captum_state()
+        if not (kept and duplicate is copy.copy):  # whose copy keeps the very same handle
+            with pytest.raises(TypeError, match=r"no copy\.copy, .* pickle .* nor of an object that keeps"):
+                duplicate(Keeping(first) if kept else first)
+        second = register_with_captum()
+        first.remove()
+        assert captum_state() == during
+        second.remove()
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_handles_are_not_pickled_by_any_protocol(protocol: int) -> None:
+    with register_with_captum() as handle, pytest.raises(TypeError, match="pickle"):
+        pickle.dumps(handle, protocol)
 
 
 def test_a_with_block_that_fails_is_undone() -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -168,17 +169,12 @@ def show_brain(found: Findings) -> None:
     print(f"  log-odds of other tissue: {found.gained.median():+.1f}")
 
 
-def save(path: str, digits: Findings, brain: Findings, rows: int = 6) -> None:
-    """Digits on the left; on the right, of cubes, the slice in the middle."""
-    from matplotlib import pyplot as plt
-
-    figure = plt.figure(figsize=(12, 2.3 * rows), layout="constrained")
-    left, right = figure.subfigures(1, 2)
-    visualize(digits.changes[:rows], digits.images[:rows], classes=digits.targets[:rows], figure=left)
+def save(path: str, digits: Findings, brain: Findings, rows: int = 4) -> None:
+    """Some digits; and, beside it under the name ...-brain, the slice in the middle of some cubes."""
+    visualize(digits.changes[:rows], digits.images[:rows], classes=digits.targets[:rows], save=path)
     changes, images = (x[:rows, :, CUBE // 2] for x in (brain.changes, brain.images))
-    visualize(changes, images, classes=brain.targets[:rows], class_names=TISSUES, figure=right)
-    figure.savefig(path)
-    plt.close(figure)
+    beside = Path(path).with_stem(f"{Path(path).stem}-brain")
+    visualize(changes, images, classes=brain.targets[:rows], class_names=TISSUES, save=beside)
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Findings]:
@@ -186,7 +182,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Findings]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=6, help="of training")
     parser.add_argument("--cubes", type=int, default=2000, help="of each tissue, to train on")
-    parser.add_argument("--save", metavar="PNG", help="also draw some images and slices of volumes")
+    parser.add_argument("--save", metavar="PNG", help="also draw some images, and beside them slices of volumes")
     options = parser.parse_args(arguments)
 
     digits = explain_digits(epochs=options.epochs)

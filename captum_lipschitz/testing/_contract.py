@@ -59,7 +59,9 @@ def check_refusals(calls: Sequence[BadCall]) -> None:
         except Exception as error:
             raise ContractError(f"{contract}: expected {expected}, got {error!r}") from error
         else:
-            raise ContractError(f"{contract}: expected {expected}, got {type(answer).__name__} as if nothing were wrong")
+            raise ContractError(
+                f"{contract}: expected {expected}, got {type(answer).__name__} as if nothing were wrong"
+            )
         require(
             bad.runs() <= 1,
             "refuses bad input before any work",

@@ -25,10 +25,10 @@ class Network(nn.Module):
         features = int(torch.Size(shape).numel())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.first = nn.Linear(features, 12)
-            self.normalised = nn.BatchNorm1d(12)
+            self.first = nn.Linear(features, 12, dtype=torch.float32)
+            self.normalised = nn.BatchNorm1d(12, dtype=torch.float32)
             self.dropout = nn.Dropout(dropout)
-            self.last = nn.Linear(12, CLASSES)
+            self.last = nn.Linear(12, CLASSES, dtype=torch.float32)
         self.runs = 0
         self.breaks_at = 0
         self.error: BaseException = RuntimeError("the model broke")
@@ -69,7 +69,7 @@ def worth_keeping(case: Case) -> Case:
     """The same case in a state that must be left alone: train mode, a frozen part in evaluation mode, gradients."""
     case.model.train()
     case.model.normalised.eval()
-    case.model.first.weight.requires_grad_(requires_grad=False)
+    case.model.first.weight.requires_grad_(False)  # noqa: FBT003 - torch takes it by position
     case.model.last.bias.grad = torch.ones_like(case.model.last.bias)
     case.model.register_forward_hook(lambda *_: None)
     return case._replace(inputs=case.inputs.clone().requires_grad_())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,15 @@ def same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and bool(a == b)
 
 
+@contextmanager
+def untouched(case: Case) -> Iterator[None]:
+    """Inside, a component runs on the case; it prints nothing and leaves no trace."""
+    before = snapshot(case.model, case.inputs, case.labels)
+    with quiet():
+        yield
+    require_same(before, snapshot(case.model, case.inputs, case.labels), "a call that succeeds")
+
+
 def check_traces(call: Callable[[Case], object], make: Callable[[], Case]) -> None:
     """A component leaves everything as it was: after an answer, after the model's error, after Ctrl-C.
 
@@ -83,11 +93,9 @@ def check_traces(call: Callable[[Case], object], make: Callable[[], Case]) -> No
         make: builds the same case anew.
     """
     case = worth_keeping(make())
-    before = snapshot(case.model, case.inputs, case.labels)
-    with quiet():
+    with untouched(case):
         call(case)
     runs = case.model.runs
-    require_same(before, snapshot(case.model, case.inputs, case.labels), "a call that succeeds")
     for error in (RuntimeError("the model broke"), KeyboardInterrupt()):
         for breaks_at in sorted({1, (runs + 1) // 2} - {0}):
             _check_breaking(call, worth_keeping(make()), error, breaks_at)
@@ -103,11 +111,17 @@ def _check_breaking(call: Callable[[Case], object], case: Case, error: BaseExcep
     except ContractError:
         raise
     except BaseException as met:
-        if met is not error and met.__cause__ is not error and (kind == "KeyboardInterrupt" or met.__context__ is not error):
+        if (
+            met is not error
+            and met.__cause__ is not error
+            and (kind == "KeyboardInterrupt" or met.__context__ is not error)
+        ):
             raise
     else:
         swallowed = case.model.runs >= breaks_at
-        require(not swallowed, "swallows no error", f"{kind} of the model's run {breaks_at} to reach the caller", "none")
+        require(
+            not swallowed, "swallows no error", f"{kind} of the model's run {breaks_at} to reach the caller", "none"
+        )
     require_same(before, snapshot(case.model, case.inputs, case.labels), f"a call that ends in {kind}")
 
 
@@ -125,4 +139,4 @@ def _difference(old: Any, new: Any) -> str:
 
 def _short(value: Any) -> str:
     text = " ".join(str(value).split())
-    return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -20,7 +20,7 @@ from captum_lipschitz.plugin import AttackLike
 from captum_lipschitz.testing._contract import BadCall, check_refusals, quiet, require
 from captum_lipschitz.testing._networks import CLASSES, SHAPE, Case, build_case, worth_keeping
 from captum_lipschitz.testing._runs import check_repeats, check_rows, same_seed
-from captum_lipschitz.testing._traces import check_traces
+from captum_lipschitz.testing._traces import check_traces, untouched
 
 _VERIFIED = "a found answer is verified by running the model"
 
@@ -76,7 +76,7 @@ def check_attack(
 
 
 def _run(attack: AttackLike, case: Case, criterion: Criterion | str = "misclassified", seed: int = 0) -> AttackResult:
-    with quiet(), same_seed(attack, seed):
+    with same_seed(attack, seed), untouched(case):
         return attack(case.model, case.inputs, case.labels, criterion)
 
 
@@ -108,7 +108,9 @@ def _check_form(result: AttackResult, case: Case) -> None:
             f"{name} of {dtype} on {inputs.device}",
             f"{value.dtype} on {value.device}",
         )
-        require(not value.requires_grad, "returns detached tensors", f"{name} without a graph", "one that requires grad")
+        require(
+            not value.requires_grad, "returns detached tensors", f"{name} without a graph", "one that requires grad"
+        )
 
 
 def _check_answers(attack: AttackLike, result: AttackResult, model: Model, inputs: Tensor, labels: Tensor) -> None:
@@ -129,7 +131,10 @@ def _check_answers(attack: AttackLike, result: AttackResult, model: Model, input
         f"found {found[clean].tolist()}, distances {_told(distances[clean])}",
     )
     require(
-        bool((distances[found & ~clean] > 0).all()), _VERIFIED, "distances above 0 where the image was changed", _told(distances)
+        bool((distances[found & ~clean] > 0).all()),
+        _VERIFIED,
+        "distances above 0 where the image was changed",
+        _told(distances),
     )
     left = ~found | clean
     require(
@@ -154,7 +159,9 @@ def _check_size(attack: AttackLike, result: AttackResult, inputs: Tensor) -> Non
         )
     if isinstance(bounds, Bounds):
         images = result.adversarial_inputs
-        require(torch.equal(images, bounds.clamp(images)), "answers stay in the bounds", f"images in {bounds}", "others")
+        require(
+            torch.equal(images, bounds.clamp(images)), "answers stay in the bounds", f"images in {bounds}", "others"
+        )
 
 
 def _check_not_found(attack: AttackLike, case: Case) -> None:
@@ -221,7 +228,8 @@ def _bad_calls(attack: AttackLike, case: Case) -> list[BadCall]:
         "a model whose output is detached": lambda x: model(x).detach(),
     }
     return refused + [
-        BadCall(what, ["model"], functools.partial(attack, function, inputs, labels)) for what, function in wrong.items()
+        BadCall(what, ["model"], functools.partial(attack, function, inputs, labels))
+        for what, function in wrong.items()
     ]
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from captum_lipschitz.plugin import AttributionLike
-from captum_lipschitz.testing._contract import BadCall, check_refusals, quiet, require
+from captum_lipschitz.testing._contract import BadCall, check_refusals, require
 from captum_lipschitz.testing._networks import CLASSES, SHAPE, Case, build_case
 from captum_lipschitz.testing._runs import check_repeats, check_rows, same_seed
-from captum_lipschitz.testing._traces import check_traces
+from captum_lipschitz.testing._traces import check_traces, untouched
 
 
 def check_attribution(
@@ -61,7 +61,7 @@ def _attribute(factory: Callable[..., AttributionLike], case: Case) -> Any:
 
 
 def _run(factory: Callable[..., AttributionLike], case: Case, seed: int = 0) -> Any:
-    with quiet(), same_seed(factory, seed):
+    with same_seed(factory, seed), untouched(case):
         made = factory(case.model)
         require(
             isinstance(made, AttributionLike),

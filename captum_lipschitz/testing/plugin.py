@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -70,11 +71,17 @@ def check_plugin(
         require(not unknown, f"{argument} name components of the plugin", f"any of {sorted(named)}", unknown)
     chosen = [component for component in record.components if only is None or component.name in only]
     for component in chosen:
-        try:
+        with _naming(component):
             _check_component(component, given.get(component.name, {}), shape, device, ours=record.name == "builtin")
-        except ContractError as error:
-            raise ContractError(f"{component.kind} {component.name!r}: {error}") from error
     return chosen
+
+
+@contextmanager
+def _naming(component: ComponentSpec) -> Iterator[None]:
+    try:
+        yield
+    except ContractError as error:
+        raise ContractError(f"{component.kind} {component.name!r}: {error}") from error
 
 
 def _installed(name: str) -> PluginRecord:
@@ -93,7 +100,12 @@ def _given(plugin: object) -> PluginRecord:
 
 
 def _check_component(
-    component: ComponentSpec, settings: Mapping[str, Any], shape: Sequence[int], device: torch.device | str, *, ours: bool
+    component: ComponentSpec,
+    settings: Mapping[str, Any],
+    shape: Sequence[int],
+    device: torch.device | str,
+    *,
+    ours: bool,
 ) -> None:
     require(ours or ":" in component.name, "names have a prefix", "a name as in 'acme:square'", repr(component.name))
     summary = component.summary

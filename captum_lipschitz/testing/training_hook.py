@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from captum_lipschitz.errors import ContractError
 from captum_lipschitz.plugin import Removable, TrainingHookLike
 from captum_lipschitz.testing._contract import BadCall, check_refusals, quiet, require
 from captum_lipschitz.testing._networks import SHAPE, Case, build_case
@@ -54,7 +55,7 @@ def _trained(shape: Sequence[int], device: torch.device | str, dtype: torch.dtyp
     """A model in train mode, one parameter frozen; no dropout, whose draws would be the model's own."""
     case = build_case(shape, device, dtype=dtype, dropout=0.0)
     case.model.train()
-    case.model.first.bias.requires_grad_(requires_grad=False)
+    case.model.first.bias.requires_grad_(False)  # noqa: FBT003 - torch takes it by position
     case.model.register_forward_hook(lambda *_: None)
     return case
 
@@ -81,19 +82,20 @@ def _check_step(hook: TrainingHookLike, case: Case) -> None:
     handle = _attach(hook, case)
     _require_same_but_hooks(before, snapshot(model, case.inputs, case.labels), "it was attached")
     require(list(model.state_dict()) == names, "checkpoints keep their names", f"{names}", list(model.state_dict()))
+    frozen = [not parameter.requires_grad for parameter in model.parameters()]
     gradients = _step(case)
-    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-        if not parameter.requires_grad:
-            require(gradient is None, "frozen parameters stay frozen", "no gradient", "one")
-            continue
-        require(gradient is not None, "trains the model", "a gradient of every parameter that is trained", "none")
-        assert gradient is not None  # noqa: S101 - for the type checker
-        require(bool(torch.isfinite(gradient).all()), "trains the model", "finite gradients", "NaN or infinity")
     after = snapshot(model, case.inputs, case.labels)
     trained = ("the parameters' gradients", "the buffers")  # which a training step is there to change
     _require_same_but_hooks(
         {name: value for name, value in before.items() if name not in trained}, after, "a training step with it"
     )
+    for gradient, left_out in zip(gradients, frozen, strict=True):
+        if left_out:
+            require(gradient is None, "frozen parameters stay frozen", "no gradient", "one")
+        elif gradient is None:
+            require(False, "trains the model", "a gradient of every parameter that is trained", "none")  # noqa: FBT003
+        else:
+            require(bool(torch.isfinite(gradient).all()), "trains the model", "finite gradients", "NaN or infinity")
     with quiet():
         handle.remove()
 
@@ -136,7 +138,11 @@ def _check_removal(hook: TrainingHookLike, make: Callable[[], Case], error: Base
         _break(case, error)
     with quiet():
         handle.remove()
-        handle.remove()  # a second call does nothing
+    try:
+        with quiet():
+            handle.remove()
+    except Exception as again:
+        raise ContractError(f"a second remove() does nothing: expected no error, got {again!r}") from again
     case.model.load_state_dict(make().model.state_dict())
     case.model.zero_grad()
     contract = "remove() detaches"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import random
 import sys
@@ -74,7 +75,7 @@ def swallowing(model, inputs, labels, criterion="misclassified"):
     try:
         return GOOD(model, inputs, labels, criterion)
     except RuntimeError:
-        return changed()(lambda x: model(x), inputs, labels, criterion)
+        return GOOD(functools.partial(model), inputs, labels, criterion)
 
 
 def without_cleaning_up(model, inputs, labels, criterion="misclassified"):
@@ -90,14 +91,13 @@ def without_cleaning_up(model, inputs, labels, criterion="misclassified"):
 
 def in_train_mode(model, inputs, labels, criterion="misclassified"):
     with torch.random.fork_rng():
-        return GOOD(lambda x: model(x), inputs, labels, criterion)
+        return GOOD(functools.partial(model), inputs, labels, criterion)
 
 
 def drawing_globally(model, inputs, labels, criterion="misclassified"):
     result = GOOD(model, inputs, labels, criterion)
     with torch.random.fork_rng():
         larger = 1 + torch.rand(()).to(inputs)
-    adversarial = torch.where(result.found[:, None, None, None], inputs + larger * 0, result.adversarial_inputs)
     adversarial = inputs + (result.adversarial_inputs - inputs) * larger
     return dataclasses.replace(result, adversarial_inputs=adversarial, distances=result.distances * larger)
 
@@ -132,7 +132,7 @@ def by_name_only(model, inputs, labels, criterion="misclassified"):
 
 def unchecked(model, inputs, labels, criterion="misclassified"):
     if not isinstance(inputs, torch.Tensor):
-        raise AttributeError("'list' object has no attribute 'shape'")
+        return inputs.shape
     return GOOD(model, inputs, labels, criterion)
 
 
@@ -178,7 +178,7 @@ ones = torch.ones_like
 FAULTY: dict[str, tuple[object, str]] = {
     "no attack": (3, "is an AttackLike: expected a callable, got int"),
     "returns a tensor": (
-        lambda model, inputs, labels, criterion="": inputs,
+        lambda _, inputs, *__: inputs,
         "returns an AttackResult: expected an AttackResult, got Tensor",
     ),
     "too few rows": (changed(found=lambda r, _: r.found[:-1]), r"one row per image: .*found of shape \(5,\), got \(4,"),
@@ -254,7 +254,7 @@ FAULTY: dict[str, tuple[object, str]] = {
         swallowing,
         "swallows no error: expected RuntimeError of the model's run .* to reach the caller",
     ),
-    "prints": (doing(lambda *_: print("step 1")), r"prints nothing: expected no output, got 'step 1\\n'"),
+    "prints": (doing(lambda *_: sys.stdout.write("step 1")), r"prints nothing: expected no output, got 'step 1'"),
     "prints errors": (doing(lambda *_: sys.stderr.write("!")), r"prints nothing: expected no output, got '!'"),
     "global seed": (drawing_globally, "the same seed gives the same bits: expected a second call"),
     "no seed at all": (drawing_anew, "the same seed gives the same bits: expected a second call"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -92,7 +93,7 @@ def drawing(found, *_):
 FAULTY: dict[str, tuple[Any, str]] = {
     "no factory": (3, "is a factory of attributions: expected a callable, got int"),
     "makes something else": (
-        lambda model: 3,
+        lambda _: 3,
         "the factory makes an AttributionLike: expected an object with .* got int",
     ),
     "a tuple": (build(lambda found, *_: (found,)), "returns a tensor for a tensor: expected one, got tuple"),
@@ -119,7 +120,7 @@ FAULTY: dict[str, tuple[Any, str]] = {
         "leaves no trace: expected the inputs' values",
     ),
     "hooks after an error": (Plain, "leaves no trace: expected the hooks as before a call that ends in RuntimeError"),
-    "prints": (build(lambda found, *_: (print("done"), found)[1]), "prints nothing: expected no output"),
+    "prints": (build(lambda found, *_: (sys.stdout.write("done"), found)[1]), "prints nothing: expected no output"),
     "global seed": (build(drawing), "the same seed gives the same bits"),
     "neighbours": (
         build(lambda found, *_: found / found.abs().amax()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -118,7 +119,7 @@ def scale(model: nn.Module) -> Handle:
 
 FAULTY: dict[str, tuple[Any, str]] = {
     "no hook": (3, "is a TrainingHookLike: expected a callable, got int"),
-    "no handle": (lambda model: None, r"returns a handle: expected an object with remove\(\), got NoneType"),
+    "no handle": (lambda _: None, r"returns a handle: expected an object with remove\(\), got NoneType"),
     "evaluation mode": (attaching(lambda m: m.eval()), "leaves no trace: expected the train or eval mode .* attached"),
     "changes parameters": (
         attaching(lambda m: [p.data.mul_(2) for p in m.parameters()]),
@@ -160,13 +161,16 @@ FAULTY: dict[str, tuple[Any, str]] = {
         lambda model: Swallowing(checked(model)),
         "swallows no error: expected RuntimeError of the model to reach the training loop",
     ),
-    "takes anything": (lambda model: Handle(), "refuses bad input: .* names 'model' .* got Handle as if nothing"),
+    "takes anything": (lambda _: Handle(), "refuses bad input: .* names 'model' .* got Handle as if nothing"),
     "unclear refusal": (
         lambda model: Handle(model.register_forward_hook(lambda *_: None)),
         "refuses bad input: .* names 'model' for a model that is no nn.Module, got AttributeError",
     ),
-    "prints": (forward_hook(lambda *_: print("step")), r"prints nothing: expected no output, got 'step\\n'"),
-    "prints at attaching": (attaching(lambda _: print("attached")), "prints nothing: expected no output"),
+    "prints": (
+        forward_hook(lambda *_: sys.stdout.write("step") and None),
+        r"prints nothing: expected no output, got 'step'",
+    ),
+    "prints at attaching": (attaching(lambda _: sys.stdout.write("attached")), "prints nothing: expected no output"),
 }
 
 

@@ -1,4 +1,4 @@
-"""``check_attribution``: ours pass, and each way of breaking a contract is told by its name."""
+"""``check_attribution`` (ours pass in test_plugin.py): each way of breaking a contract is told by its name."""
 
 from __future__ import annotations
 
@@ -10,25 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from captum_lipschitz.attr import (
-    AdversarialAttribution,
-    ContrastiveAdversarialAttribution,
-    MinimalAdversarialAttribution,
-)
+from captum_lipschitz.attr import AdversarialAttribution
 from captum_lipschitz.errors import ContractError
 from captum_lipschitz.testing import check_attribution
 
-OURS = [AdversarialAttribution, ContrastiveAdversarialAttribution, MinimalAdversarialAttribution]
 
-
-@pytest.mark.parametrize("factory", OURS)
-def test_ours_pass(factory, capsys):
-    check_attribution(factory)
-    assert capsys.readouterr() == ("", "")
-
-
-def test_another_shape():
+def test_another_shape(capsys):
     check_attribution(AdversarialAttribution, shape=(7,))
+    assert capsys.readouterr() == ("", "")
 
 
 def build(after: Callable[..., Any] = lambda found, *_: found) -> type:

@@ -45,5 +45,9 @@ class MissingDependencyError(CaptumLipschitzError, ImportError):
     """An optional package is absent; the message gives the command that installs it."""
 
 
+class ContractError(CaptumLipschitzError, AssertionError):
+    """A component does not keep a contract; the message names the contract, what was expected and what came."""
+
+
 class CaptumLipschitzWarning(UserWarning):
     """Base of every warning issued by captum_lipschitz."""

@@ -23,6 +23,7 @@ LAYERS = [
     {"attacks"},
     {"attr", "metrics", "training"},
     {"plugin"},
+    {"testing"},
     {"report", "demo", "measure"},
     {"cli", "cli_ara", "__main__"},
 ]

@@ -22,10 +22,11 @@ class Candidate(NamedTuple):
 def candidates() -> list[Candidate]:
     """Our own plugin, then the installed ones in the order of their distribution's and their own name."""
     found = sorted(_installed(), key=lambda candidate: (candidate.distribution.lower(), candidate.name))
-    return [_builtin(), *found]
+    return [builtin_candidate(), *found]
 
 
-def _builtin() -> Candidate:
+def builtin_candidate() -> Candidate:
+    """Our own plugin."""
     try:
         version = metadata.version("captum-lipschitz")
     except metadata.PackageNotFoundError:  # run from a checkout

@@ -11,7 +11,7 @@ import os
 import threading
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -120,21 +120,27 @@ class Loader:
         return loaded
 
     def _load(self) -> Loaded:
-        loaded = Loaded({}, [])
-        first_error: _RefusedError | None = None
-        for candidate in self._find():
-            origin = (candidate.name, candidate.distribution, candidate.version)
-            try:
-                found = _accepted(candidate, loaded)
-            except _RefusedError as error:
-                first_error = first_error or error
-                loaded.records.append(PluginRecord(*origin, error.status, str(error)))
-                continue
-            loaded.components.update({(component.kind, component.name): component for component in found})
-            loaded.records.append(PluginRecord(*origin, "loaded", None, tuple(found)))
+        loaded, first_error = load(self._find())
         if first_error is not None and os.environ.get(STRICT, "0") not in ("", "0"):
             raise PluginError("; ".join(f"plugin {record}" for record in loaded.failed())) from first_error
         return loaded
+
+
+def load(found: Iterable[Candidate]) -> tuple[Loaded, Exception | None]:
+    """Load plugins in their order: what came of it, and the first error. Nothing is warned of or raised."""
+    loaded = Loaded({}, [])
+    first_error: Exception | None = None
+    for candidate in found:
+        origin = (candidate.name, candidate.distribution, candidate.version)
+        try:
+            components = _accepted(candidate, loaded)
+        except _RefusedError as error:
+            first_error = first_error or error
+            loaded.records.append(PluginRecord(*origin, error.status, str(error)))
+            continue
+        loaded.components.update({(component.kind, component.name): component for component in components})
+        loaded.records.append(PluginRecord(*origin, "loaded", None, tuple(components)))
+    return loaded, first_error
 
 
 def _accepted(candidate: Candidate, loaded: Loaded) -> list[ComponentSpec]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.utilities.seed import isolate_rng
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from captum_lipschitz.criteria import as_criterion
@@ -33,8 +33,8 @@ _OWN = ("data", "model", "device", "doubts")
 class AraCallback(pl.Callback):
     """Measures the Accuracy-Robustness Area of the network at the end of every n-th epoch's validation.
 
-    Logged: ``ara``, its 95% interval ``ara_low`` and ``ara_high`` (of the sampling of images), ``ara_not_found`` (number
-    of images without an answer; ``ara`` is ``inf`` where they are more than a share of chance) and
+    Logged: ``ara``, its 95% interval ``ara_low`` and ``ara_high`` (of the sampling of images), ``ara_not_found``
+    (number of images without an answer; ``ara`` is ``inf`` where they are more than a share of chance) and
     ``ara_clean_accuracy``. So ``ModelCheckpoint(monitor="ara", mode="max")`` works, where it looks after each
     validation. The network is run in evaluation mode, without autocast, and left as it was, and so are the global
     random states: training goes on as it would have without.

@@ -14,6 +14,7 @@ from captum_lipschitz.geometry import as_norm
 from captum_lipschitz.metrics import AraResult
 from captum_lipschitz.metrics.ara import CHECKED, POOL, as_attack, box_of, check_chance, summarise
 from captum_lipschitz.metrics.data import Opening
+from captum_lipschitz.metrics.doubts import Doubt
 from captum_lipschitz.metrics.masking import find_doubts
 from captum_lipschitz.metrics.measurement import Measurement, Part
 from captum_lipschitz.training.processes import number_of_processes, process_rank
@@ -40,7 +41,14 @@ def area_in_processes(
         model: as there; the same in each process.
         stream: the same batches in each process, all of which must call.
         device: of this process.
-        attack, criterion, chance, bounds, norm, scale, generator, doubts: as there.
+        attack: as there, and so are the others down to ``doubts``.
+        criterion: as there.
+        chance: as there.
+        bounds: as there.
+        norm: as there.
+        scale: as there.
+        generator: as there.
+        doubts: as there.
         show_progress: not shown, as each process sees a share only.
 
     Raises:
@@ -48,9 +56,8 @@ def area_in_processes(
     """
     del show_progress
     chosen = as_attack(attack, bounds, norm, scale)
-    measurement = Measurement(
-        model, chosen, as_criterion(criterion), as_norm(norm, scale), box_of(chosen, bounds), device
-    )
+    box = box_of(chosen, bounds)
+    measurement = Measurement(model, chosen, as_criterion(criterion), as_norm(norm, scale), box, device)
     check_chance(chance, measurement.criterion)
     opening = Opening(stream, POOL)
     measurement = measurement.starting_from(opening.images())
@@ -61,7 +68,7 @@ def area_in_processes(
     except Exception as error:  # noqa: BLE001 - raised below; the other processes must not wait for this one
         failure = error
     parts = [part for _, part in sorted(_from_all(own, failure), key=lambda place: place[0])]
-    found = ()
+    found: tuple[Doubt, ...] = ()
     if parts and doubts != "off":
         images, labels = (tensor[:CHECKED] for tensor in opening.head())
         distances = torch.cat([part.distances for part in parts])[: len(images)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
@@ -47,7 +46,7 @@ class WatchedCalls:
             ]
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         while self._hooks:
             self._hooks.pop().remove()
 
@@ -58,7 +57,7 @@ class WatchedCalls:
         key = next((name for name, value in keywords.items() if _is_input(value)), None)
         if place is None and key is None:
             return None
-        given: Tensor = args[place] if place is not None else keywords[key]
+        given: Tensor = args[place] if place is not None else keywords[str(key)]
         if not self._differentiable:
             self._within.append((module, given))
             return None
@@ -102,9 +101,9 @@ def the_one_used(calls: list[Call], loss: Tensor, watched: Mapping[str, nn.Modul
         found = ", ".join(call.name for call, _ in used) or "none"
         raise UnsupportedTrainingError(
             "training_step: expected a loss computed from the logits, (N, C), of one call of one network on the "
-            f"batch's inputs; of the calls of {', '.join(watched)} it was computed from: {found}. Name the network that "
-            'returns the logits, model="net" or model=lambda module: module.net; a step that runs it several times has '
-            "to add the penalty by itself: regularizer(logits, inputs, labels, task_loss=loss).loss"
+            f"batch's inputs; of the calls of {', '.join(watched)} it was computed from: {found}. Name the network "
+            'that returns the logits, model="net" or model=lambda module: module.net; a step that runs it several '
+            "times has to add the penalty by itself: regularizer(logits, inputs, labels, task_loss=loss).loss"
         )
     return used[0]
 

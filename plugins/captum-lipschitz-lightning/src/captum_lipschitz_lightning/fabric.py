@@ -49,7 +49,7 @@ class FabricLipschitz:
         self.model = model
         self.handle: AttachedRegularizer | None = None
 
-    def on_after_setup(self, fabric: Fabric, module: Any) -> None:  # noqa: ARG002 - Fabric's name for it
+    def on_after_setup(self, fabric: Fabric, module: Any) -> None:
         """Attach to the model, as Fabric has just set it up."""
         if self.handle is not None:
             raise InvalidInputError("model: expected one model per FabricLipschitz, fabric.setup was given a second")
@@ -57,7 +57,7 @@ class FabricLipschitz:
         network = original if self.model is None else network_of(original, self.model)
         self.handle = attach_regularizer(network, self.regularizer)
 
-    def on_after_optimizer_step(self, strategy: Any, optimizer: Any) -> None:  # noqa: ARG002
+    def on_after_optimizer_step(self, strategy: Any, optimizer: Any) -> None:
         """End the regularizer's step, where it waits for that."""
         self.regularizer.step()
 

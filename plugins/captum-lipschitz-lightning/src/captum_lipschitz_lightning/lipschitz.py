@@ -105,12 +105,12 @@ class LipschitzCallback(pl.Callback):
         before = self._step.optimizer_steps
         self._step.end()
         last = self._step.last
-        if last is None:
+        if before is None or last is None:
             return
         several = number_of_processes() > 1
         figures = {"lipschitz_penalty": last.output.penalty, "lipschitz_strength": last.output.strength}
         pl_module.log_dict(figures, on_step=True, on_epoch=False, sync_dist=several)
-        stepped = before is not None and trainer.global_step > before
+        stepped = trainer.global_step > before
         if self.radius_every is not None and stepped and before % self.radius_every == 0:
             radius = self._median_radius()
             if radius is not None:

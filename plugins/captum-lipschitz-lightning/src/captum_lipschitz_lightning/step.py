@@ -103,7 +103,7 @@ class RegularizedStep:
             return self._run(*args, **keywords)
 
         # Lightning looks at the arguments of the innermost of two functions only.
-        training_step.__wrapped__ = getattr(self._original, "__wrapped__", self._original)  # type: ignore[attr-defined]
+        training_step.__wrapped__ = getattr(self._original, "__wrapped__", self._original)
         self._replacement = training_step
         self._module.training_step = training_step  # type: ignore[method-assign]
 
@@ -142,8 +142,8 @@ class RegularizedStep:
             labels, factor = read_cross_entropy(call.logits.detach(), slope)
         except UnsupportedLossError as error:
             raise UnsupportedLossError(
-                "training_step: its loss is not the mean cross entropy of integer labels (label smoothing, mixup, class "
-                "weights, a second loss on the logits), off which labels could be read; say where they are: "
+                "training_step: its loss is not the mean cross entropy of integer labels (label smoothing, mixup, "
+                "class weights, a second loss on the logits), off which labels could be read; say where they are: "
                 'labels=1, labels="label" or labels=lambda batch: batch[1]'
             ) from error
         same = abs(float(factor) - 1) <= _SAME * max(torch.finfo(slope.dtype).eps, 1e-6)
@@ -163,8 +163,8 @@ def refuse_unsupported_trainer(module: pl.LightningModule) -> None:
     strategy = module.trainer.strategy
     if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
         raise UnsupportedTrainingError(
-            f"strategy: expected one device or DDP, got {type(strategy).__name__}, with which the penalty's gradient has "
-            "not been compared; use strategy='ddp'"
+            f"strategy: expected one device or DDP, got {type(strategy).__name__}, with which the penalty's gradient "
+            "has not been compared; use strategy='ddp'"
         )
 
 

@@ -1,0 +1,93 @@
+"""Two processes under the real DDP strategy: the gradients of one process with both shares, the area of one process."""
+
+import copy
+import socket
+
+import pytest
+import torch
+import workers
+from modules import data, explicit_steps, loader, network, relative_error
+from torch import multiprocessing
+
+from captum_lipschitz import LipschitzRegularizer, accuracy_robustness_area
+
+ROUNDING = 2e-6
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    multiprocessing.spawn(workers.run, args=(port, str(folder)), nprocs=workers.PROCESSES, join=True)
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(workers.PROCESSES)]
+
+
+def expected_gradients(accumulate):
+    """One process that has both shares, as the trainer's sampler deals them out, and the generators of both."""
+    images, labels = data(32)
+    shares = [
+        list(zip(images[rank::2].split(8), labels[rank::2].split(8), strict=True)) for rank in range(workers.PROCESSES)
+    ]
+    regularizers = [
+        LipschitzRegularizer(
+            strength=workers.adaptive(),
+            generator=torch.Generator().manual_seed(workers.SEED + rank),
+            accumulation_steps=1 if accumulate == 1 else None,
+        )
+        for rank in range(workers.PROCESSES)
+    ]
+    return explicit_steps(copy.deepcopy(network()), regularizers, shares, accumulate=accumulate)
+
+
+@pytest.mark.parametrize(
+    ("case", "accumulate"),
+    [("ddp", 1), ("labels named", 1), ("find_unused_parameters", 1), ("static_graph", 1), ("accumulated", 2)],
+)
+def test_gradients_are_those_of_one_process_with_both_shares(answers, case, accumulate):
+    expected = expected_gradients(accumulate)
+    assert len(expected) == 2 // accumulate
+    for answer in answers:
+        for found, wanted in zip(answer[case]["gradients"], expected, strict=True):
+            assert relative_error(found, wanted) < ROUNDING
+    assert torch.equal(answers[0][case]["parameters"], answers[1][case]["parameters"])
+
+
+def test_the_median_radius_is_of_the_images_of_both(answers):
+    assert answers[0]["ddp"]["radius"] == answers[1]["ddp"]["radius"]
+
+
+def test_stopped_and_resumed_training_ends_with_the_same_parameters(answers):
+    for answer in answers:
+        assert torch.equal(answer["resumed"]["whole"], answer["resumed"]["again"])
+
+
+@pytest.mark.parametrize(("case", "doubts"), [("area", "off"), ("area, doubts", "quick")])
+def test_each_image_counts_once_and_the_area_is_that_of_one_process(answers, case, doubts):
+    net = network()
+    net.load_state_dict(answers[0][case]["state"])
+    images, labels = data(workers.VALIDATION, seed=9)
+    batches = list(zip(images.split(8), labels.split(8), strict=True))
+    expected = accuracy_robustness_area(net, batches, bounds=(0, 1), doubts=doubts)
+    assert len(expected) == workers.VALIDATION
+    for answer in answers:
+        assert torch.equal(answer[case]["distances"], expected.distances)
+        assert (answer[case]["area"], answer[case]["interval"]) == (expected.area, expected.interval)
+        assert answer[case]["logged"] == pytest.approx(expected.area)
+
+
+def test_a_failure_in_one_process_is_one_in_all(answers):
+    said = [answer["area fails"] for answer in answers]
+    assert all("expected finite values, got NaN or infinity" in text for text in said), said
+
+
+def test_images_that_cannot_be_shared_out_are_refused(answers):
+    for answer in answers:
+        assert "a sampler of its own" in answer["area, sampler"]
+        assert "AraCallback(data=...)" in answer["area, sampler"]
+
+
+def test_the_loaders_share(answers):
+    assert len(list(loader(32))) == 4
+    assert set(answers[0]) == set(workers.CASES)

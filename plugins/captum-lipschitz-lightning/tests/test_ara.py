@@ -12,6 +12,10 @@ from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz_lightning import AraCallback
 
 
+def attack():
+    return MinimumNormAttack(effort="fast", bounds=(0, 1))
+
+
 class Noted(AraCallback):
     """Also measures by itself, with the same parameters."""
 
@@ -28,12 +32,12 @@ class Noted(AraCallback):
         with torch.inference_mode(False):
             images, labels = (tensor[: self.count] for tensor in data(24, seed=9))
             batches = list(zip(images.split(8), labels.split(8), strict=True))
-            expected = accuracy_robustness_area(pl_module.net, batches, bounds=(0, 1), doubts="off")
+            expected = accuracy_robustness_area(pl_module.net, batches, attack=attack(), doubts="off")
         self.pairs.append((self.result, expected))
 
 
 def test_equal_to_the_function_called_directly():
-    callback = Noted(max_images=20, bounds=(0, 1), count=20)
+    callback = Noted(max_images=20, attack=attack(), count=20)
     trainer = fit(Classifier(), loader(16), callback, val=loader(24, seed=9))
     ((result, expected),) = callback.pairs
     assert torch.equal(result.distances, expected.distances)
@@ -53,7 +57,7 @@ def test_equal_to_the_function_called_directly():
 
 
 def test_every_second_epoch_and_every_validation_by_itself():
-    callback = Noted(every_n_epochs=2, max_images=8, bounds=(0, 1), count=8)
+    callback = Noted(every_n_epochs=2, max_images=8, attack=attack(), count=8)
     module = Classifier()
     trainer = fit(module, loader(8), callback, val=loader(24, seed=9), max_epochs=5, num_sanity_val_steps=1)
     assert len(callback.pairs) == 2
@@ -75,7 +79,7 @@ def test_training_goes_on_as_without_and_modes_are_as_they_were(workers):
         modes = [one.training for one in module.modules()]
         return flat_parameters(module), torch.rand(1), np.random.rand(1), modes  # noqa: NPY002
 
-    parameters, torch_draw, numpy_draw, modes = run(AraCallback(max_images=8))
+    parameters, torch_draw, numpy_draw, modes = run(AraCallback(max_images=8, attack=attack()))
     plain_parameters, plain_torch_draw, plain_numpy_draw, plain_modes = run()
     assert torch.equal(parameters, plain_parameters)
     assert torch.equal(torch_draw, plain_torch_draw)
@@ -89,10 +93,10 @@ def test_given_data_batches_of_other_forms_and_another_network():
             return None
 
     rows = [{"image": image, "label": label} for image, label in zip(*data(8, 9), strict=True)]
-    common = {"bounds": (0, 1), "model": "net"}
+    common = {"attack": attack(), "model": "net"}
     places = [
         AraCallback(images="image", labels=lambda batch: batch["label"], name="one", **common),
-        AraCallback(data=data(8, 9), name="two", attack=MinimumNormAttack(bounds=(0, 1)), **common),
+        AraCallback(data=data(8, 9), name="two", **common),
         AraCallback(data=loader(8, seed=9), name="three", **common),
     ]
     fit(Named(), loader(8), *places, val=DataLoader(rows, batch_size=8))
@@ -102,7 +106,7 @@ def test_given_data_batches_of_other_forms_and_another_network():
 
 def test_the_best_checkpoint_by_its_area(tmp_path):
     saves = pl.callbacks.ModelCheckpoint(tmp_path, monitor="ara", mode="max", filename="{ara:.4f}")
-    callback = AraCallback(max_images=8)
+    callback = AraCallback(max_images=8, attack=attack())
     fit(Classifier(), loader(8), callback, saves, val=loader(8, seed=9))
     assert float(saves.best_model_score) == pytest.approx(callback.result.area)
 

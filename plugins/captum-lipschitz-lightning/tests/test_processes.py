@@ -6,7 +6,7 @@ import socket
 import pytest
 import torch
 import workers
-from modules import data, explicit_steps, loader, network, relative_error
+from modules import data, explicit_steps, network, relative_error
 from torch import multiprocessing
 
 from captum_lipschitz import LipschitzRegularizer, accuracy_robustness_area
@@ -24,12 +24,8 @@ def answers(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(workers.PROCESSES)]
 
 
-def expected_gradients(accumulate):
-    """One process that has both shares, as the trainer's sampler deals them out, and the generators of both."""
-    images, labels = data(32)
-    shares = [
-        list(zip(images[rank::2].split(8), labels[rank::2].split(8), strict=True)) for rank in range(workers.PROCESSES)
-    ]
+def expected_gradients(shares, accumulate):
+    """One process that has both shares, as the trainer's sampler dealt them out, and the generators of both."""
     regularizers = [
         LipschitzRegularizer(
             strength=workers.adaptive(),
@@ -46,7 +42,7 @@ def expected_gradients(accumulate):
     [("ddp", 1), ("labels named", 1), ("find_unused_parameters", 1), ("static_graph", 1), ("accumulated", 2)],
 )
 def test_gradients_are_those_of_one_process_with_both_shares(answers, case, accumulate):
-    expected = expected_gradients(accumulate)
+    expected = expected_gradients([answer[case]["batches"] for answer in answers], accumulate)
     assert len(expected) == 2 // accumulate
     for answer in answers:
         for found, wanted in zip(answer[case]["gradients"], expected, strict=True):
@@ -68,8 +64,8 @@ def test_each_image_counts_once_and_the_area_is_that_of_one_process(answers, cas
     net = network()
     net.load_state_dict(answers[0][case]["state"])
     images, labels = data(workers.VALIDATION, seed=9)
-    batches = list(zip(images.split(8), labels.split(8), strict=True))
-    expected = accuracy_robustness_area(net, batches, bounds=(0, 1), doubts=doubts)
+    batches = list(zip(images.split(4), labels.split(4), strict=True))
+    expected = accuracy_robustness_area(net, batches, attack=workers.attack(), doubts=doubts)
     assert len(expected) == workers.VALIDATION
     for answer in answers:
         assert torch.equal(answer[case]["distances"], expected.distances)
@@ -88,6 +84,8 @@ def test_images_that_cannot_be_shared_out_are_refused(answers):
         assert "AraCallback(data=...)" in answer["area, sampler"]
 
 
-def test_the_loaders_share(answers):
-    assert len(list(loader(32))) == 4
+def test_every_case_is_looked_at(answers):
     assert set(answers[0]) == set(workers.CASES)
+    batches = [[images for images, _ in answer["ddp"]["batches"]] for answer in answers]
+    shares = [{tuple(row.flatten().tolist()) for row in torch.cat(share)} for share in batches]
+    assert len(shares[0] | shares[1]) == 32  # each image in one share only

@@ -24,8 +24,12 @@ def data(count=32, seed=1):
     return torch.rand(count, 3, 6, 6, generator=generator), torch.randint(CLASSES, (count,), generator=generator)
 
 
-def loader(count=32, batch_size=8, seed=1):
-    return DataLoader(TensorDataset(*data(count, seed)), batch_size=batch_size)
+def loader(count=32, batch_size=8, seed=1, *, decided=False):
+    """Batches of random images; with ``decided`` their labels are those that ``network()`` gives them."""
+    images, labels = data(count, seed)
+    if decided:
+        labels = network()(images).argmax(1)
+    return DataLoader(TensorDataset(images, labels), batch_size=batch_size)
 
 
 class Classifier(pl.LightningModule):

@@ -182,12 +182,13 @@ def test_figures_are_logged():
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             seen.append((dict(trainer.callback_metrics), margin_radius(pl_module.net, *batch).median()))
 
-    fit(module, loader(), LipschitzCallback(**settings(), radius_every=2), Watch())
+    fit(module, loader(decided=True), LipschitzCallback(**settings(), radius_every=2), Watch())
     names = ["lipschitz_penalty", "lipschitz_strength"]
     assert all(figures["lipschitz_strength"] == STRENGTH and figures["lipschitz_penalty"] > 0 for figures, _ in seen)
     assert set(names) < set(seen[0][0])
     radii = [(float(figures["lipschitz_median_radius"]), float(radius)) for figures, radius in seen]
     assert radii[0][0] == pytest.approx(radii[0][1], rel=1e-6)
+    assert radii[0][0] > 0
     assert radii[2][0] == pytest.approx(radii[2][1], rel=1e-6)
     assert radii[1][0] == radii[0][0]  # that of two steps ago
 

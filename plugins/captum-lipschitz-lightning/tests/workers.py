@@ -45,12 +45,14 @@ def callback(seed=SEED, **settings):
 
 def trained(strategy="ddp", *, accumulate=1, **settings):
     module, one = Noted(), callback(**settings)
-    trainer = fit(module, loader(32), one, strategy=strategy, devices=PROCESSES, accumulate_grad_batches=accumulate)
+    train = loader(32, decided=True)
+    trainer = fit(module, train, one, strategy=strategy, devices=PROCESSES, accumulate_grad_batches=accumulate)
     return {
         "gradients": module.gradients,
         "batches": module.batches,
         "radius": float(trainer.callback_metrics["lipschitz_median_radius"]),
         "parameters": flat_parameters(module),
+        "state": module.net.state_dict(),
     }
 
 

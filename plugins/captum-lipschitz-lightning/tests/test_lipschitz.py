@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from captum_lipschitz import AdaptiveStrength, LipschitzRegularizer, margin_radius
+from captum_lipschitz import AdaptiveStrength, AdversarialTraining, LipschitzRegularizer, margin_radius
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, UnsupportedLossError, UnsupportedTrainingError
 from captum_lipschitz_lightning import LipschitzCallback
 
@@ -121,6 +121,22 @@ def test_calls_that_the_loss_does_not_use_do_not_count():
     expected = explicit(module.net, loader(8))
     fit(module, loader(8), LipschitzCallback(**settings()))
     assert relative_error(module.gradients[0], expected[0]) < ROUNDING
+
+
+def test_attacks_within_the_step_are_not_what_is_penalised():
+    class Adversarial(Classifier):
+        def training_step(self, batch, batch_idx):
+            attack = AdversarialTraining(probability=1.0, generator=torch.Generator().manual_seed(2))
+            self.shown = attack(self.net, *batch)
+            return F.cross_entropy(self.net(self.shown), batch[1])
+
+    module = Adversarial()
+    net = copy.deepcopy(module.net)
+    fit(module, loader(8), LipschitzCallback(**settings()))
+    images, labels = data(8)
+    assert not torch.equal(module.shown, images)
+    (expected,) = explicit(net, [(module.shown.detach(), labels)])
+    assert relative_error(module.gradients[0], expected) < ROUNDING
 
 
 def test_a_factor_on_the_cross_entropy_is_followed():

@@ -1,13 +1,14 @@
 """Two processes under the real DDP strategy: the gradients of one process with both shares, the area of one process."""
 
 import copy
+import multiprocessing
 import socket
 
 import pytest
 import torch
 import workers
 from modules import data, explicit_steps, network, relative_error
-from torch import multiprocessing
+from torch import multiprocessing as torch_multiprocessing
 
 from captum_lipschitz import LipschitzRegularizer, accuracy_robustness_area, margin_radius
 
@@ -20,7 +21,13 @@ def answers(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(workers.run, args=(port, str(folder)), nprocs=workers.PROCESSES, join=True)
+    # Imported once, in a process that the others are forked from.
+    multiprocessing.set_forkserver_preload(
+        ["lightning.pytorch", "captum_lipschitz.metrics", "captum_lipschitz.training"]
+    )
+    torch_multiprocessing.start_processes(
+        workers.run, args=(port, str(folder)), nprocs=workers.PROCESSES, start_method="forkserver"
+    )
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(workers.PROCESSES)]
 
 

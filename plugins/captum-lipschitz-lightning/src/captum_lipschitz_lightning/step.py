@@ -1,0 +1,174 @@
+"""The training step of a LightningModule with the penalty added to the loss that it returns."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from captum_lipschitz.errors import InvalidTypeError, UnsupportedLossError, UnsupportedTrainingError
+from captum_lipschitz.training import LipschitzRegularizer, RegularizerOutput
+from captum_lipschitz.training.attach import read_cross_entropy
+from captum_lipschitz_lightning.calls import Call, WatchedCalls, the_one_used
+from captum_lipschitz_lightning.selection import (
+    FromBatch,
+    FromModule,
+    check_from_batch,
+    check_from_module,
+    entry_of,
+    network_of,
+)
+
+_EXPLICIT = "add the penalty in training_step: loss = regularizer(logits, inputs, labels, task_loss=loss).loss"
+_SAME = 8.0  # units of rounding within which a factor that was read off a gradient is 1
+
+
+class LastStep(NamedTuple):
+    """What the last regularised step ran: the network, its inputs (N, ...), the labels, and the figures, detached."""
+
+    network: nn.Module
+    inputs: Tensor
+    labels: Tensor
+    output: RegularizerOutput
+
+
+class RegularizedStep:
+    """``training_step`` of a LightningModule, replaced by one whose loss has the penalty in it.
+
+    The penalty is formed within ``training_step``. So Lightning sees one loss, which it divides for gradient
+    accumulation and scales for half precision, and DistributedDataParallel, which runs ``training_step`` as its forward
+    pass, exchanges the gradients of the whole of it.
+
+    Args:
+        module: in automatic optimisation, with a trainer of one device or of the DDP strategy.
+        regularizer: ``accumulation_steps`` is set as the trainer has it.
+        model: which network returns the logits, see ``FromModule``; ``None`` for the one call, of the module itself or
+            of one of its children, that the loss was computed from.
+        labels: where in the batch they are, see ``FromBatch``; ``None`` reads them off the loss, which then must be the
+            mean cross entropy of integer labels, times any factor, plus anything that does not depend on the logits.
+            With ``labels`` the loss may be any, and the controller sees it as it is.
+
+    Attributes:
+        last: what the last step ran, or ``None``.
+    """
+
+    def __init__(
+        self,
+        module: pl.LightningModule,
+        regularizer: LipschitzRegularizer,
+        *,
+        model: FromModule | None = None,
+        labels: FromBatch | None = None,
+    ) -> None:
+        if not isinstance(module, pl.LightningModule):
+            raise InvalidTypeError(f"module: expected a lightning.pytorch.LightningModule, got {type(module).__name__}")
+        check_from_module(model)
+        check_from_batch(labels, "labels")
+        self.regularizer = regularizer
+        self.last: LastStep | None = None
+        self._module = module
+        self._labels = labels
+        self._watched = _watched(module, model)
+        self.optimizer_steps: int | None = None
+        self._before = module.__dict__.get("training_step")
+        self._original = module.training_step
+        self._attach()
+
+    def remove(self) -> None:
+        """Give the module its own ``training_step`` back. May be called more than once."""
+        if self._module.__dict__.get("training_step") is not self._replacement:
+            return
+        if self._before is None:
+            del self._module.__dict__["training_step"]
+        else:
+            self._module.training_step = self._before  # type: ignore[method-assign]
+
+    def end(self) -> None:
+        """Tell the regularizer that an optimiser step has ended, where one has since the last call."""
+        steps = self._module.trainer.global_step
+        if self.optimizer_steps is not None and steps != self.optimizer_steps:
+            self.regularizer.step()
+        self.optimizer_steps = steps
+
+    def _attach(self) -> None:
+        @functools.wraps(self._original)
+        def training_step(*args: Any, **keywords: Any) -> Any:
+            return self._run(*args, **keywords)
+
+        # Lightning looks at the arguments of the innermost of two functions only.
+        training_step.__wrapped__ = getattr(self._original, "__wrapped__", self._original)
+        self._replacement = training_step
+        self._module.training_step = training_step  # type: ignore[method-assign]
+
+    def _run(self, *args: Any, **keywords: Any) -> Any:
+        refuse_unsupported_trainer(self._module)
+        self.end()
+        one = self._module.trainer.accumulate_grad_batches == 1
+        self.regularizer.accumulation_steps = 1 if one else None
+        self.last = None
+        with sdpa_kernel(SDPBackend.MATH), WatchedCalls(self._watched, differentiable=self.regularizer.due) as watched:
+            answer = self._original(*args, **keywords)
+            loss = answer.get("loss") if isinstance(answer, Mapping) else answer
+            if not isinstance(loss, Tensor):
+                return answer  # None skips the batch; anything else Lightning refuses by itself
+            call, slope = the_one_used(watched.calls, loss, self._watched)
+            total = self._add_penalty(loss, call, slope, args[0] if args else next(iter(keywords.values())))
+        return {**answer, "loss": total} if isinstance(answer, Mapping) else total
+
+    def _add_penalty(self, loss: Tensor, call: Call, slope: Tensor, batch: Any) -> Tensor:
+        if self._labels is not None:
+            labels = entry_of(batch, self._labels, "labels").to(call.logits.device)
+            output = self.regularizer(call.logits, call.inputs, labels, task_loss=loss)
+            total = output.loss
+        else:
+            labels, factor = self._read(call, slope)
+            precise = call.logits.detach().to(torch.promote_types(call.logits.dtype, torch.float32))
+            task_loss = F.cross_entropy(precise, labels)
+            output = self.regularizer(call.logits, call.inputs, labels, task_loss=task_loss)
+            total = loss + factor * (output.loss - task_loss) if output.loss.requires_grad else loss
+        figures = RegularizerOutput(*(figure.detach() for figure in output))
+        self.last = LastStep(self._watched[call.name], call.inputs.detach(), labels, figures)
+        return total
+
+    def _read(self, call: Call, slope: Tensor) -> tuple[Tensor, Tensor | float]:
+        try:
+            labels, factor = read_cross_entropy(call.logits.detach(), slope)
+        except UnsupportedLossError as error:
+            raise UnsupportedLossError(
+                "training_step: its loss is not the mean cross entropy of integer labels (label smoothing, mixup, "
+                "class weights, a second loss on the logits), off which labels could be read; say where they are: "
+                'labels=1, labels="label" or labels=lambda batch: batch[1]'
+            ) from error
+        same = abs(float(factor) - 1) <= _SAME * max(torch.finfo(slope.dtype).eps, 1e-6)
+        return labels, 1.0 if same else factor
+
+
+def refuse_unsupported_trainer(module: pl.LightningModule) -> None:
+    """Raise where the penalty's gradient would be wrong, or was never compared.
+
+    Raises:
+        UnsupportedTrainingError: names the way that works.
+    """
+    if not module.automatic_optimization:
+        raise UnsupportedTrainingError(
+            f"module: expected automatic optimisation, {type(module).__name__} optimises by itself; {_EXPLICIT}"
+        )
+    strategy = module.trainer.strategy
+    if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
+        raise UnsupportedTrainingError(
+            f"strategy: expected one device or DDP, got {type(strategy).__name__}, with which the penalty's gradient "
+            "has not been compared; use strategy='ddp'"
+        )
+
+
+def _watched(module: pl.LightningModule, model: FromModule | None) -> dict[str, nn.Module]:
+    if model is not None:
+        return {model if isinstance(model, str) else "model": network_of(module, model)}
+    return {type(module).__name__: module, **dict(module.named_children())}

@@ -69,7 +69,14 @@ def settle(output: object, target: Any, objective: str, num_rows: int) -> Read:
         logits = check_logits(output, num_rows)
         labels = classes(target, logits)
         return lambda later: log_odds(later, labels)
-    chosen = columns(output, target, num_rows, multi_label=objective == "multi_label")
+    try:
+        chosen = columns(output, target, num_rows, multi_label=objective == "multi_label")
+    except InvalidInputError as error:
+        if objective == "auto" and isinstance(output, Tensor) and output.dim() == 2 and output.shape[1] == 1:
+            raise ModelOutputError(
+                f"forward_func: expected at least two classes, got one, of which the target can only be 0 ({error})"
+            ) from error
+        raise
     return lambda later: logit(later.reshape(num_rows, -1), chosen)
 
 

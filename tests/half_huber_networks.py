@@ -104,7 +104,7 @@ def draw(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-11)
+assert_close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-11)
 
 
 def outputs_differ(model: nn.Module, inputs: Tensor, baselines: Tensor, target: int) -> Tensor:

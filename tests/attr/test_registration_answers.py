@@ -22,9 +22,9 @@ from half_huber_networks import (
     Residual,
     Reusing,
     SmallHalfHuber,
+    assert_close,
     build_chain,
     build_convolutional,
-    close,
     draw,
     kinds,
     outputs_differ,
@@ -56,10 +56,10 @@ def test_deep_lift_is_the_rescale_rule(seed: int, kind: str, target: int) -> Non
     with register_with_captum():
         found, delta = DeepLift(model).attribute(inputs, baselines, target, return_convergence_delta=True)
         local = DeepLift(model, multiply_by_inputs=False).attribute(inputs, baselines, target)
-    close(found, expected)
+    assert_close(found, expected)
     assert delta.abs().max() < 1e-10
     gradient = Saliency(model).attribute(inputs[1:2], target, abs=False)
-    close(local[1:2], gradient)  # the rule's limit is h'
+    assert_close(local[1:2], gradient)  # the rule's limit is h'
 
 
 @given(seeds, kinds)
@@ -68,7 +68,7 @@ def test_deep_lift_shap_is_the_mean_over_baselines(seed: int, kind: str) -> None
     expected = [torch.stack([rescale(model, x, b, 2) for b in baselines]).mean(0) for x in inputs]
     with register_with_captum():
         found, delta = DeepLiftShap(model).attribute(inputs, baselines, 2, return_convergence_delta=True)
-    close(found, torch.stack(expected))
+    assert_close(found, torch.stack(expected))
     assert delta.abs().max() < 1e-10
 
 
@@ -77,7 +77,7 @@ def test_lrp_is_the_epsilon_rule(seed: int, kind: str, target: int) -> None:
     model, inputs = build_chain(seed, kind), draw(seed + 1, 3, 5)
     with register_with_captum():
         found = LRP(model).attribute(inputs, target)
-    close(found, torch.stack([relevance(model, x, target) for x in inputs]), rtol=1e-8, atol=1e-9)
+    assert_close(found, torch.stack([relevance(model, x, target) for x in inputs]), rtol=1e-8, atol=1e-9)
 
 
 @given(seeds, kinds)
@@ -95,7 +95,7 @@ def test_guided_backpropagation_and_deconvolution_clip(seed: int, kind: str, gui
     targets = torch.tensor([0, 1, 2])
     with register_with_captum():
         found = (GuidedBackprop if guided else Deconvolution)(model).attribute(inputs, targets)
-    close(found, clipped_gradient(model, inputs, targets, guided=guided))
+    assert_close(found, clipped_gradient(model, inputs, targets, guided=guided))
 
 
 def test_without_registration_the_answers_are_wrong_or_refused() -> None:
@@ -124,12 +124,12 @@ def test_guided_backpropagation_differs_from_the_gradient_and_from_deconvolution
 def test_convolutions_batch_norm_and_pooling() -> None:
     model, inputs, baselines = build_convolutional(), draw(0, 3, 2, 8, 8), draw(1, 3, 2, 8, 8)
     found, delta = DeepLift(model).attribute(inputs, baselines, 2, return_convergence_delta=True)
-    close(found.sum((1, 2, 3)), outputs_differ(model, inputs, baselines, 2))
+    assert_close(found.sum((1, 2, 3)), outputs_differ(model, inputs, baselines, 2))
     assert delta.abs().max() < 1e-12
     assert DeepLiftShap(model).attribute(inputs, baselines, 2, return_convergence_delta=True)[1].abs().max() < 1e-12
     for method, guided in ((GuidedBackprop, True), (Deconvolution, False)):
         expected = clipped_gradient(model, inputs, 2, guided=guided)
-        close(method(model).attribute(inputs, 2), expected)
+        assert_close(method(model).attribute(inputs, 2), expected)
     assert DeepLift(model).attribute(inputs, baselines, 2).dtype == torch.float64
 
 
@@ -190,7 +190,7 @@ def test_activations_beside_skip_connections_and_each_other(seed: int) -> None:
         _, delta = DeepLift(model).attribute(inputs, baselines, 1, return_convergence_delta=True)
         assert delta.abs().max() < 1e-10
         for method, guided in ((GuidedBackprop, True), (Deconvolution, False)):
-            close(method(model).attribute(inputs, 1), clipped_gradient(model, inputs, 1, guided=guided))
+            assert_close(method(model).attribute(inputs, 1), clipped_gradient(model, inputs, 1, guided=guided))
 
 
 @pytest.mark.usefixtures("registered")
@@ -204,7 +204,7 @@ def test_an_activation_used_twice_is_refused_by_deep_lift_and_clipped_twice() ->
     with pytest.raises(RuntimeError, match="more than once"):
         DeepLift(model).attribute(inputs, target=1)
     for method, guided in ((GuidedBackprop, True), (Deconvolution, False)):
-        close(method(model).attribute(inputs, 1), clipped_gradient(model, inputs, 1, guided=guided))
+        assert_close(method(model).attribute(inputs, 1), clipped_gradient(model, inputs, 1, guided=guided))
 
 
 @pytest.mark.usefixtures("registered")

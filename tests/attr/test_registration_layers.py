@@ -21,9 +21,9 @@ from captum.attr import (
     NeuronGuidedBackprop,
 )
 from half_huber_networks import (
+    assert_close,
     build_chain,
     build_convolutional,
-    close,
     draw,
     outputs_differ,
 )
@@ -46,17 +46,17 @@ def test_layer_deep_lift_shares_out_the_difference(index: int, at_input: bool) -
     model, inputs, baselines = build_chain(4), draw(1, 3, 5), draw(2, 3, 5)
     expected = outputs_differ(model, inputs, baselines, 1)
     found = LayerDeepLift(model, model[index]).attribute(inputs, baselines, 1, attribute_to_layer_input=at_input)
-    close(found.sum(1), expected)
+    assert_close(found.sum(1), expected)
     assert not hasattr(model[index], "output")  # what Captum keeps there for its rule
     if index == 1:
         prefix = model[: index + (not at_input)]
         rest = model[index + (not at_input) :]
         with torch.no_grad():
             pairs = zip(prefix(inputs), prefix(baselines), strict=True)
-        close(found, torch.stack([rescale(rest, x, b, 1) for x, b in pairs]))
+        assert_close(found, torch.stack([rescale(rest, x, b, 1) for x, b in pairs]))
     shap = LayerDeepLiftShap(model, model[index]).attribute(inputs, baselines, 1, attribute_to_layer_input=at_input)
     with torch.no_grad():
-        close(shap.sum(1), model(inputs)[:, 1] - model(baselines)[:, 1].mean())
+        assert_close(shap.sum(1), model(inputs)[:, 1] - model(baselines)[:, 1].mean())
 
 
 @pytest.mark.usefixtures("registered")
@@ -64,11 +64,11 @@ def test_layer_lrp_at_the_layers_between() -> None:
     model, inputs = build_chain(5, bias=False), draw(1, 3, 5)
     whole = LRP(model).attribute(inputs, 1)
     first = LayerLRP(model, model[0]).attribute(inputs, 1, attribute_to_layer_input=True)
-    close(first, whole)
+    assert_close(first, whole)
     hidden = LayerLRP(model, model[2]).attribute(inputs, 1, attribute_to_layer_input=True)
     with torch.no_grad():
         values = model[:2](inputs)
-    close(hidden, torch.stack([relevance(model[2:], x, 1) for x in values]), rtol=1e-8, atol=1e-9)
+    assert_close(hidden, torch.stack([relevance(model[2:], x, 1) for x in values]), rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.usefixtures("registered")
@@ -76,12 +76,12 @@ def test_neurons() -> None:
     model, inputs, baselines = build_chain(6), draw(1, 3, 5), draw(2, 3, 5)
     prefix = model[:4]  # up to the second half-Huber ReLU
     found = NeuronDeepLift(model, model[3]).attribute(inputs, 2, baselines)
-    close(found, torch.stack([rescale(prefix, x, b, 2) for x, b in zip(inputs, baselines, strict=True)]))
+    assert_close(found, torch.stack([rescale(prefix, x, b, 2) for x, b in zip(inputs, baselines, strict=True)]))
     shap = NeuronDeepLiftShap(model, model[3]).attribute(inputs, 2, baselines)
-    close(shap.sum(1), prefix(inputs)[:, 2].detach() - prefix(baselines)[:, 2].mean().detach())
+    assert_close(shap.sum(1), prefix(inputs)[:, 2].detach() - prefix(baselines)[:, 2].mean().detach())
     for method, guided in ((NeuronGuidedBackprop, True), (NeuronDeconvolution, False)):
         expected = clipped_gradient(prefix[:3], inputs, 4, guided=guided)
-        close(method(model, model[2]).attribute(inputs, 4), expected)
+        assert_close(method(model, model[2]).attribute(inputs, 4), expected)
         assert expected.any()
 
 
@@ -91,5 +91,5 @@ def test_guided_grad_cam() -> None:
     layer = model.features[5]
     cam = LayerGradCam(model, layer).attribute(inputs, 1, relu_attributions=True)
     expected = clipped_gradient(model, inputs, 1, guided=True) * LayerAttribution.interpolate(cam, (8, 8))
-    close(GuidedGradCam(model, layer).attribute(inputs, 1), expected)
+    assert_close(GuidedGradCam(model, layer).attribute(inputs, 1), expected)
     assert expected.any()

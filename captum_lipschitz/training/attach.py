@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, UnsupportedLossError
+from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
+from captum_lipschitz.training.cross_entropy import read_cross_entropy
 from captum_lipschitz.training.processes import number_of_processes
 from captum_lipschitz.training.regularizer import LipschitzRegularizer, RegularizerOutput
 
-_LEAST_ROUNDING = 4e-6  # of a float32 softmax, whose exponentials are less exact than its last bit
 _UNCOUNTED: ContextVar[bool] = ContextVar("uncounted", default=False)
 
 
@@ -27,13 +27,6 @@ def uncounted() -> Iterator[None]:
         yield
     finally:
         _UNCOUNTED.reset(token)
-
-
-class CrossEntropyReading(NamedTuple):
-    """What the gradient of a cross entropy with respect to its logits tells: the labels (N,) and the loss's scale."""
-
-    labels: Tensor
-    scale: Tensor
 
 
 class AttachedRegularizer:
@@ -137,39 +130,6 @@ def attach_regularizer(
         raise InvalidInputError(f"loss_scale: expected a positive factor, got {loss_scale}")
     _refuse_several_processes()
     return AttachedRegularizer(model, regularizer, loss_scale)
-
-
-def read_cross_entropy(logits: Tensor, gradient: Tensor) -> CrossEntropyReading:
-    """Labels and scale of a mean cross entropy, from its gradient with respect to the logits.
-
-    Args:
-        logits: (N, C).
-        gradient: (N, C), as it arrives at the logits.
-
-    Returns:
-        The labels, (N,), and the factor on the mean cross entropy. A row without a negative entry is one that the
-        network is certain of (its label's probability rounds to 1), so its label is the argmax.
-
-    Raises:
-        UnsupportedLossError: the gradient is not ``scale / N * (softmax - onehot)``.
-    """
-    precise = gradient.double() if gradient.device.type != "mps" else gradient.float()
-    labels = torch.where((gradient < 0).any(1), gradient.argmin(1), logits.argmax(1))
-    expected = logits.to(precise.dtype).softmax(1) - F.one_hot(labels, logits.shape[1])
-    # The label's own entry, p - 1, is rounded away where p is near 1; the others are exact relative to themselves.
-    others = expected.clamp(min=0)
-    factor = (others * precise).sum() / others.square().sum().clamp(min=torch.finfo(precise.dtype).tiny)
-    error = (precise - factor * expected).norm()
-    # Each entry was rounded relative to itself, and a probability near 1 relative to 1.
-    rounding = max(torch.finfo(gradient.dtype).eps, _LEAST_ROUNDING)
-    tolerance = rounding * (precise.norm() + factor * len(logits) ** 0.5)
-    if bool(factor < 0) or bool(error > tolerance):
-        raise UnsupportedLossError(
-            "loss: expected the mean cross entropy of integer labels, times any factor; the gradient at the logits is "
-            "of another form (label smoothing, mixup, class weights, a second loss). Add the regularizer explicitly: "
-            "loss = regularizer(logits, inputs, labels, task_loss=loss).loss"
-        )
-    return CrossEntropyReading(labels, factor * len(logits))
 
 
 class _Observed(torch.autograd.Function):

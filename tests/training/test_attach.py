@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from captum_lipschitz import AdaptiveStrength, HalfHuberReLU, LipschitzRegularizer, attach_regularizer
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, UnsupportedLossError
-from captum_lipschitz.training.attach import read_cross_entropy
+from captum_lipschitz.training import read_cross_entropy
 
 
 def _network(seed: int = 0) -> nn.Module:

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from captum_lipschitz.errors import InvalidTypeError, UnsupportedLossError, UnsupportedTrainingError
-from captum_lipschitz.training import LipschitzRegularizer, RegularizerOutput
-from captum_lipschitz.training.attach import read_cross_entropy
-from captum_lipschitz_lightning.calls import Call, WatchedCalls, the_one_used
+from captum_lipschitz.errors import InvalidTypeError, UnsupportedTrainingError
+from captum_lipschitz.training import LastStep, LipschitzRegularizer, StepRegularizer
 from captum_lipschitz_lightning.selection import (
     FromBatch,
     FromModule,
@@ -27,16 +22,6 @@ from captum_lipschitz_lightning.selection import (
 )
 
 _EXPLICIT = "add the penalty in training_step: loss = regularizer(logits, inputs, labels, task_loss=loss).loss"
-_SAME = 8.0  # units of rounding within which a factor that was read off a gradient is 1
-
-
-class LastStep(NamedTuple):
-    """What the last regularised step ran: the network, its inputs (N, ...), the labels, and the figures, detached."""
-
-    network: nn.Module
-    inputs: Tensor
-    labels: Tensor
-    output: RegularizerOutput
 
 
 class RegularizedStep:
@@ -54,9 +39,6 @@ class RegularizedStep:
         labels: where in the batch they are, see ``FromBatch``; ``None`` reads them off the loss, which then must be the
             mean cross entropy of integer labels, times any factor, plus anything that does not depend on the logits.
             With ``labels`` the loss may be any, and the controller sees it as it is.
-
-    Attributes:
-        last: what the last step ran, or ``None``.
     """
 
     def __init__(
@@ -72,14 +54,18 @@ class RegularizedStep:
         check_from_module(model)
         check_from_batch(labels, "labels")
         self.regularizer = regularizer
-        self.last: LastStep | None = None
         self._module = module
         self._labels = labels
-        self._watched = _watched(module, model)
+        self._step = StepRegularizer(regularizer, _watched(module, model), step="training_step")
         self.optimizer_steps: int | None = None
         self._before = module.__dict__.get("training_step")
         self._original = module.training_step
         self._attach()
+
+    @property
+    def last(self) -> LastStep | None:
+        """What the last step ran, or ``None``."""
+        return self._step.last
 
     def remove(self) -> None:
         """Give the module its own ``training_step`` back. May be called more than once."""
@@ -112,42 +98,15 @@ class RegularizedStep:
         self.end()
         one = self._module.trainer.accumulate_grad_batches == 1
         self.regularizer.accumulation_steps = 1 if one else None
-        self.last = None
-        with sdpa_kernel(SDPBackend.MATH), WatchedCalls(self._watched, differentiable=self.regularizer.due) as watched:
+        with self._step.watching():
             answer = self._original(*args, **keywords)
-            loss = answer.get("loss") if isinstance(answer, Mapping) else answer
-            if not isinstance(loss, Tensor):
-                return answer  # None skips the batch; anything else Lightning refuses by itself
-            call, slope = the_one_used(watched.calls, loss, self._watched)
-            total = self._add_penalty(loss, call, slope, args[0] if args else next(iter(keywords.values())))
+        loss = answer.get("loss") if isinstance(answer, Mapping) else answer
+        if not isinstance(loss, Tensor):
+            return answer  # None skips the batch; anything else Lightning refuses by itself
+        batch = args[0] if args else next(iter(keywords.values()))
+        labels = None if self._labels is None else entry_of(batch, self._labels, "labels")
+        total = self._step.add_penalty(loss, labels)
         return {**answer, "loss": total} if isinstance(answer, Mapping) else total
-
-    def _add_penalty(self, loss: Tensor, call: Call, slope: Tensor, batch: Any) -> Tensor:
-        if self._labels is not None:
-            labels = entry_of(batch, self._labels, "labels").to(call.logits.device)
-            output = self.regularizer(call.logits, call.inputs, labels, task_loss=loss)
-            total = output.loss
-        else:
-            labels, factor = self._read(call, slope)
-            precise = call.logits.detach().to(torch.promote_types(call.logits.dtype, torch.float32))
-            task_loss = F.cross_entropy(precise, labels)
-            output = self.regularizer(call.logits, call.inputs, labels, task_loss=task_loss)
-            total = loss + factor * (output.loss - task_loss) if output.loss.requires_grad else loss
-        figures = RegularizerOutput(*(figure.detach() for figure in output))
-        self.last = LastStep(self._watched[call.name], call.inputs.detach(), labels, figures)
-        return total
-
-    def _read(self, call: Call, slope: Tensor) -> tuple[Tensor, Tensor | float]:
-        try:
-            labels, factor = read_cross_entropy(call.logits.detach(), slope)
-        except UnsupportedLossError as error:
-            raise UnsupportedLossError(
-                "training_step: its loss is not the mean cross entropy of integer labels (label smoothing, mixup, "
-                "class weights, a second loss on the logits), off which labels could be read; say where they are: "
-                'labels=1, labels="label" or labels=lambda batch: batch[1]'
-            ) from error
-        same = abs(float(factor) - 1) <= _SAME * max(torch.finfo(slope.dtype).eps, 1e-6)
-        return labels, 1.0 if same else factor
 
 
 def refuse_unsupported_trainer(module: pl.LightningModule) -> None:

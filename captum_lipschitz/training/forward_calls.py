@@ -1,4 +1,4 @@
-"""Which network a training step runs: its calls are watched, and its inputs are given a gradient."""
+"""Which network somebody else's training step runs: its calls are watched, and its inputs are given a gradient."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
-from captum_lipschitz.errors import UnsupportedTrainingError
 
-
-class Call(NamedTuple):
+class ForwardCall(NamedTuple):
     """One forward pass: the name of what was run, its inputs (N, ...), and the logits (N, C) it returned."""
 
     name: str
@@ -21,7 +19,7 @@ class Call(NamedTuple):
     logits: Tensor
 
 
-class WatchedCalls:
+class ForwardCalls:
     """Within a ``with`` block, notes each forward pass from floating inputs to something of shape (N, C).
 
     Passes without gradients, and those within another one that is watched, do not count.
@@ -32,7 +30,7 @@ class WatchedCalls:
     """
 
     def __init__(self, networks: Mapping[str, nn.Module], *, differentiable: bool) -> None:
-        self.calls: list[Call] = []
+        self.calls: list[ForwardCall] = []
         self._networks = networks
         self._differentiable = differentiable
         self._within: list[tuple[nn.Module, Tensor]] = []
@@ -73,40 +71,29 @@ class WatchedCalls:
             if not self._within or self._within[-1][0] is not module:
                 return
             _, inputs = self._within.pop()
-            logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+            logits = _logits(output)
             if isinstance(logits, Tensor) and logits.dim() == 2 and logits.requires_grad and len(logits) == len(inputs):
-                self.calls.append(Call(name, inputs, logits))
+                self.calls.append(ForwardCall(name, inputs, logits))
 
         return after
 
 
-def the_one_used(calls: list[Call], loss: Tensor, watched: Mapping[str, nn.Module]) -> tuple[Call, Tensor]:
-    """The one call that a loss was computed from, and the loss's gradient at its logits, (N, C).
-
-    Raises:
-        UnsupportedTrainingError: it was none, or several.
-    """
-    used: list[tuple[Call, Tensor]] = []
-    if calls and loss.requires_grad:
-        factor = float(len(calls[0].logits))  # a mean's gradient is small enough to vanish in float16
-        slopes = torch.autograd.grad(
-            loss,
-            [call.logits for call in calls],
-            torch.full_like(loss, factor),
-            retain_graph=True,
-            allow_unused=True,
-        )
-        used = [(call, slope / factor) for call, slope in zip(calls, slopes, strict=True) if slope is not None]
-    if len(used) != 1:
-        found = ", ".join(call.name for call, _ in used) or "none"
-        raise UnsupportedTrainingError(
-            "training_step: expected a loss computed from the logits, (N, C), of one call of one network on the "
-            f"batch's inputs; of the calls of {', '.join(watched)} it was computed from: {found}. Name the network "
-            'that returns the logits, model="net" or model=lambda module: module.net; a step that runs it several '
-            "times has to add the penalty by itself: regularizer(logits, inputs, labels, task_loss=loss).loss"
-        )
-    return used[0]
+def the_ones_used(calls: list[ForwardCall], loss: Tensor) -> list[tuple[ForwardCall, Tensor]]:
+    """The calls that a loss was computed from, each with the loss's gradient at its logits, (N, C)."""
+    if not calls or not loss.requires_grad:
+        return []
+    factor = float(len(calls[0].logits))  # a mean's gradient is small enough to vanish in float16
+    slopes = torch.autograd.grad(
+        loss, [call.logits for call in calls], torch.full_like(loss, factor), retain_graph=True, allow_unused=True
+    )
+    return [(call, slope / factor) for call, slope in zip(calls, slopes, strict=True) if slope is not None]
 
 
 def _is_input(value: object) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and value.dim() >= 2
+
+
+def _logits(output: object) -> object:
+    if isinstance(output, Tensor):
+        return output
+    return output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)

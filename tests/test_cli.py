@@ -92,6 +92,16 @@ def test_plugins_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert {(c["kind"], c["name"]) for c in ours["components"]} >= {("attack", "paper"), ("training_hook", "lipschitz")}
 
 
+def test_a_reader_that_has_had_enough_is_no_error_to_tell_of(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "captum_lipschitz", "plugins"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()  # long before the first line is written
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
 def test_wrong_usage_says_what_is_right(tmp_path: Path) -> None:
     for arguments in ([], ["train"], ["demo", "--sead", "1"]):
         done = _run(*arguments, folder=tmp_path)

@@ -104,7 +104,7 @@ class ChangeAttribution(GradientAttribution):
 
         Args:
             inputs: as for ``attribute``, N examples.
-            classes: K of them, as integers; ``None`` for all that the model has.
+            classes: K of them, as integers, or (N, K), those of each example; ``None`` for all that the model has.
             additional_forward_args: see ``attribute``; tensors of N rows are repeated for the classes.
             **settings: of ``attribute``; tensors of N rows (a mask, a scale) are repeated for the classes.
 
@@ -123,11 +123,8 @@ class ChangeAttribution(GradientAttribution):
                 if not isinstance(output, Tensor):
                     raise not_a_tensor(output)
                 classes = range(check_logits(output, 1, at_least=1).shape[1])
-        if isinstance(classes, int) or not classes:
-            raise InvalidInputError(f"classes: expected some integers, got {classes!r}")
-        numbers = torch.as_tensor(list(classes), device=tensors[0].device)
-
-        times = len(numbers)
+        numbers = _numbers(classes, rows).to(tensors[0].device)
+        times = numbers.shape[1]
         examples = torch.arange(rows).repeat_interleave(times)
 
         def setting(value: Any) -> Any:
@@ -143,11 +140,11 @@ class ChangeAttribution(GradientAttribution):
             settings["baseline_target"] = _repeated(settings["baseline_target"], rows, times)
         answer = self.attribute(
             _repeated(inputs, rows, times),
-            numbers.repeat(rows),
+            numbers.flatten(),
             _repeated(arguments, rows, times),
             **{name: value if name == "baseline_target" else setting(value) for name, value in settings.items()},
         )
-        return _unflattened(answer, rows, len(numbers))
+        return _unflattened(answer, rows, times)
 
     def _subject(
         self, inputs: TensorOrTensors, additional_forward_args: Any, *, internal_batch_size: int | None, **rest: Any
@@ -272,6 +269,21 @@ def _repeated(value: Any, rows: int, times: int) -> Any:
     if isinstance(value, list) and len(value) == rows:
         return [part for part in value for _ in range(times)]
     return take(value, torch.arange(rows).repeat_interleave(times), rows)
+
+
+def _numbers(classes: Sequence[int] | Tensor, rows: int) -> Tensor:
+    """The classes of each of ``rows`` examples, (N, K)."""
+    expected = f"classes: expected some integers, or a tensor of them of shape ({rows}, K)"
+    try:
+        numbers = classes if isinstance(classes, Tensor) else torch.tensor(list(classes))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInputError(f"{expected}, got {classes!r}") from error
+    whole = not (numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool)
+    if not whole or numbers.numel() == 0 or numbers.dim() not in (1, 2):
+        raise InvalidInputError(f"{expected}, got {classes!r}")
+    if numbers.dim() == 2 and len(numbers) != rows:
+        raise InvalidInputError(f"{expected}, got {tuple(numbers.shape)}")
+    return numbers.expand(rows, -1)
 
 
 def _unflattened(values: Any, rows: int, columns: int) -> Any:

@@ -116,7 +116,7 @@ def _other_classes(model: nn.Module, state: Mapping[str, Tensor]) -> int | None:
 
 def _torchvision() -> ModuleType:
     try:
-        import torchvision  # type: ignore[import-untyped]
+        import torchvision
     except ImportError as error:
         raise MissingDependencyError(
             f'model: torchvision cannot be imported ({error}); install it with: pip install "captum-lipschitz[vision]"'

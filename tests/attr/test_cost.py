@@ -124,6 +124,18 @@ def test_all_classes_of_an_image_are_one_batch() -> None:
     torch.testing.assert_close(some, every[:, [3, 1]], rtol=1e-6, atol=1e-9)
 
 
+def test_each_example_may_have_classes_of_its_own() -> None:
+    images, _ = build_batch(0, 2)
+    method = AdversarialAttribution(build_convolutional(0))
+    every = method.attribute_classes(images, n_steps=5)
+    same = method.attribute_classes(images, torch.tensor([2, 0]), n_steps=5)
+    torch.testing.assert_close(same, every[:, [2, 0]], rtol=1e-6, atol=1e-9)
+    own = torch.tensor([[1, 3], [2, 0]])
+    for some in (own, own.tolist()):
+        differing = method.attribute_classes(images, some, n_steps=5)
+        torch.testing.assert_close(differing, torch.stack([every[0, [1, 3]], every[1, [2, 0]]]), rtol=1e-6, atol=1e-9)
+
+
 def test_classes_of_several_inputs_with_arguments_of_their_own() -> None:
     model = build_convolutional(0)
     a, _ = build_batch(0, 3)

@@ -6,6 +6,7 @@ import math
 from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -174,8 +175,13 @@ def test_attributions_of_other_shapes_have_no_log_odds_change() -> None:
     method = AdversarialAttribution(build_convolutional(0))
     with pytest.raises(InvalidInputError, match="attributions: expected the shapes of what they change"):
         method.compute_log_odds_change(inputs[:, :1], inputs, labels)
+
+
+@pytest.mark.parametrize("classes", [[], 1, [0.5], [True], torch.tensor(1), torch.zeros(2, 2).long(), [[1], [2, 3]]])
+def test_classes_that_are_none(classes: Any) -> None:
+    inputs, _ = build_batch(0, 3)
     with pytest.raises(InvalidInputError, match="classes: expected some integers"):
-        method.attribute_classes(inputs, [])
+        AdversarialAttribution(build_convolutional(0)).attribute_classes(inputs, classes)
 
 
 def test_a_norm_object_carries_its_scale() -> None:

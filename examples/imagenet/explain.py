@@ -1,0 +1,93 @@
+"""The paper's figure for a folder of images: what a finished run's network would add to each for more of a class.
+
+python examples/imagenet/explain.py runs/robust --images pictures --output explanations
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from imagenet_training.recipe import Recipe
+from imagenet_training.trained import read_run
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+from captum_lipschitz import AdversarialAttribution, visualize
+from captum_lipschitz.errors import CaptumLipschitzError, InvalidInputError
+from captum_lipschitz.measure.folder import read_class_index
+
+_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+def main() -> int:
+    """The exit status."""
+    parsed = _parsed()
+    try:
+        run = read_run(parsed.run)
+        network = run.network().to(parsed.device)
+        paths = sorted(path for path in parsed.images.rglob("*") if path.suffix.lower() in _ENDINGS)[: parsed.limit]
+        if not paths:
+            raise InvalidInputError(f"images: expected files of {', '.join(_ENDINGS)} in {parsed.images}, got none")
+        parsed.output.mkdir(parents=True, exist_ok=True)
+        names = _names(run.classes, parsed.class_names)
+        for place, path in enumerate(paths):
+            image = _read(path, run.recipe).to(parsed.device)
+            file = parsed.output / f"{place:04d}-{path.stem}.png"
+            _draw(network, image, names, path.name, file, rho=parsed.rho, top=parsed.top)
+            print(file)
+    except (CaptumLipschitzError, OSError) as error:
+        sys.stderr.write(f"explain.py: {error}\n")
+        return 1
+    return 0
+
+
+def _parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("run", type=Path, help="output folder of train.py or finetune.py")
+    parser.add_argument("--images", type=Path, required=True, help="folder of images, folders in it included")
+    parser.add_argument("--output", type=Path, required=True, help="folder for one PNG per image")
+    parser.add_argument("--rho", type=float, default=0.05, help="size of the change, RMSE (default: %(default)s)")
+    parser.add_argument("--top", type=int, default=3, help="classes, the most probable ones (default: %(default)s)")
+    parser.add_argument("--limit", type=int, help="number of images")
+    parser.add_argument("--class-names", type=Path, help='JSON, {"n01440764": [0, "tench"]}: names in place of folders')
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser.parse_args()
+
+
+def _names(folders: list[str], path: Path | None) -> list[str]:
+    """Names by the class's number, from a file that gives each folder one."""
+    if path is None:
+        return folders
+    import json
+
+    read_class_index(path)  # of the form that is expected, or an error that says what is
+    told = json.loads(path.read_text(encoding="utf-8"))
+    return [str(told[name][1]) if isinstance(told.get(name), list) else name for name in folders]
+
+
+def _read(path: Path, recipe: Recipe) -> Tensor:
+    """One image as validation sees it, (1, 3, H, W) in [0, 1]."""
+    prepare = v2.Compose([v2.Resize(recipe.resize), v2.CenterCrop(recipe.resolution), v2.PILToTensor()])
+    try:
+        with Image.open(path) as image:
+            pixels: Tensor = prepare(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InvalidInputError(f"images: {path} cannot be decoded ({error})") from error
+    return pixels.float().unsqueeze(0) / 255
+
+
+def _draw(network: nn.Module, image: Tensor, names: list[str], title: str, file: Path, *, rho: float, top: int) -> None:
+    with torch.no_grad():
+        chosen = network(image)[0].topk(min(top, len(names))).indices
+    attributions = AdversarialAttribution(network).attribute_classes(image, chosen, rho=rho, bounds=(0, 1))
+    visualize(attributions, image, model=network, classes=chosen, class_names=names, image_titles=[title], save=file)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

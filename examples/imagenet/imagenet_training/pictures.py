@@ -1,0 +1,172 @@
+"""Training and validation images: which are drawn at which step, and how each is decoded and augmented.
+
+Everything random is a function of the seed, the epoch and the image alone. So the number of loader workers, of
+processes and of interruptions changes no pixel, and nothing of it has to be kept in a checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import InterpolationMode, v2
+
+from captum_lipschitz.errors import InvalidInputError
+from imagenet_training.recipe import Recipe
+
+
+class Draw(NamedTuple):
+    """One image of one epoch; ``counted`` is false for those that only fill a share up."""
+
+    number: int
+    epoch: int
+    counted: bool = True
+
+
+class Pictures(Dataset[tuple[Tensor, int, bool]]):
+    """Images of a folder of class folders, uint8 of shape (3, side, side), with their class.
+
+    Args:
+        folder: of class folders.
+        recipe: resolution, crops, seed.
+        train: random crops and flips; otherwise the centre.
+
+    Raises:
+        InvalidInputError: there is no image, or a class folder without one.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe, *, train: bool) -> None:
+        try:
+            listed = ImageFolder(str(folder))
+        except FileNotFoundError as error:
+            raise InvalidInputError(f"data: expected class folders of images in {folder} ({error})") from error
+        self.classes: list[str] = listed.classes
+        self._files: list[tuple[str, int]] = listed.samples
+        self._seed = recipe.seed
+        self._transform = _training(recipe) if train else _central(recipe)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, int, bool]:
+        path, label = self._files[draw.number]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mixed(self._seed, "image", draw.epoch, draw.number))
+            return self._transform(_decoded(path)), label, draw.counted
+
+
+class SyntheticPictures(Dataset[tuple[Tensor, int, bool]]):
+    """One image of noise, over and over: what the network alone costs."""
+
+    def __init__(self, count: int, classes: int, side: int) -> None:
+        self.classes = [f"class{i}" for i in range(classes)]
+        self._count = count
+        self._image = torch.randint(
+            0, 256, (3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+        )
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, int, bool]:
+        return self._image, draw.number % len(self.classes), draw.counted
+
+
+class TrainingOrder(Sampler[list[Draw]]):
+    """This process's share of every batch from one step to the last; the whole batch is that of any number of them.
+
+    Args:
+        count: images.
+        recipe: batch size, epochs, seed.
+        start: steps that were taken already.
+        rank: of this process.
+        processes: how many share each batch.
+
+    Raises:
+        InvalidInputError: an epoch would have no batch, or a batch cannot be shared evenly.
+    """
+
+    def __init__(self, count: int, recipe: Recipe, *, start: int, rank: int, processes: int) -> None:
+        if recipe.batch_size % processes:
+            raise InvalidInputError(
+                f"batch_size: expected a multiple of the {processes} processes, got {recipe.batch_size}"
+            )
+        self.steps_per_epoch = count // recipe.batch_size
+        if self.steps_per_epoch == 0:
+            raise InvalidInputError(
+                f"batch_size: expected at most the {count} training images, got {recipe.batch_size}"
+            )
+        self.steps = self.steps_per_epoch * recipe.epochs
+        self._count, self._recipe, self._start = count, recipe, start
+        share = recipe.batch_size // processes
+        self._mine = slice(rank * share, (rank + 1) * share)
+
+    def __len__(self) -> int:
+        return max(0, self.steps - self._start)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        size = self._recipe.batch_size
+        epoch, order = -1, torch.empty(0)
+        for step in range(self._start, self.steps):
+            if step // self.steps_per_epoch != epoch:
+                epoch = step // self.steps_per_epoch
+                source = torch.Generator().manual_seed(mixed(self._recipe.seed, "order", epoch))
+                order = torch.randperm(self._count, generator=source)
+            place = step % self.steps_per_epoch * size
+            yield [Draw(int(i), epoch) for i in order[place : place + size][self._mine]]
+
+
+def validation_order(count: int, *, rank: int, processes: int) -> list[Draw]:
+    """Every ``processes``-th image; shares are filled up to one length with images that do not count."""
+    longest = -(-count // processes)
+    mine = [Draw(i, 0) for i in range(rank, count, processes)]
+    return mine + [Draw(0, 0, counted=False)] * (longest - len(mine))
+
+
+def loaded(
+    pictures: Dataset[Any], batches: Sampler[list[Draw]] | Sequence[list[Draw]], *, workers: int, pin: bool
+) -> DataLoader[Any]:
+    """A loader of batches: images (N, 3, side, side) uint8, labels (N,), whether each counts (N,)."""
+    return DataLoader(
+        pictures,
+        batch_sampler=batches,
+        num_workers=workers,
+        pin_memory=pin,
+        prefetch_factor=4 if workers else None,
+        generator=torch.Generator(),  # or it draws from torch's global one
+        worker_init_fn=_one_thread,
+    )
+
+
+def mixed(*parts: object) -> int:
+    """A seed from what it depends on, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "little")
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+def _decoded(path: str) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            decoded: Image.Image = image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InvalidInputError(f"data: {path} cannot be decoded ({error}); mend it or take it out") from error
+    return decoded
+
+
+def _training(recipe: Recipe) -> v2.Transform:
+    crop = v2.RandomResizedCrop(recipe.resolution, scale=recipe.crop_scale, interpolation=InterpolationMode.BILINEAR)
+    return v2.Compose([crop, v2.RandomHorizontalFlip(), v2.PILToTensor()])
+
+
+def _central(recipe: Recipe) -> v2.Transform:
+    return v2.Compose([v2.Resize(recipe.resize), v2.CenterCrop(recipe.resolution), v2.PILToTensor()])

@@ -1,0 +1,126 @@
+"""The processes of one run, as torchrun or SLURM started them, and the device of this one."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+
+from captum_lipschitz.errors import CaptumLipschitzError
+
+
+class StartError(CaptumLipschitzError):
+    """The processes cannot find each other."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process's number, of how many, and its device."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    def meet(self) -> None:
+        """Wait for the others."""
+        if self.size > 1:
+            distributed.barrier()
+
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes."""
+        if self.size > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def any(self, flag: bool) -> bool:  # noqa: FBT001 - the value itself
+        """Whether the flag is set in any of them."""
+        return bool(self.total(torch.tensor(float(flag), device=self.device)))
+
+    def agree(self, value: Any) -> Any:
+        """The first process's value, in all of them."""
+        if self.size == 1:
+            return value
+        box = [value]
+        distributed.broadcast_object_list(box, device=self.device)
+        return box[0]
+
+
+@contextmanager
+def joined(threads: int | None) -> Iterator[Processes]:
+    """Join the processes that torchrun started (or SLURM, see slurm.sh); one by itself where nobody did.
+
+    Raises:
+        StartError: the port is in use, or the others do not come.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if "WORLD_SIZE" not in os.environ:
+        yield Processes(0, 1, device)
+        return
+    try:
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    except (RuntimeError, ValueError) as error:
+        place = f"{os.environ.get('MASTER_ADDR', 'MASTER_ADDR?')}:{os.environ.get('MASTER_PORT', 'MASTER_PORT?')}"
+        reason = str(error).partition("\n")[0]
+        raise StartError(
+            f"the processes cannot meet at {place} ({reason}); is the port in use by another run? "
+            "Choose one with torchrun --master-port, or use --standalone on a single machine"
+        ) from error
+    try:
+        yield Processes(distributed.get_rank(), size, device)
+    finally:
+        distributed.destroy_process_group()
+
+
+class StopRequest:
+    """Whether this process is to end: SIGTERM or SIGUSR1, as `sbatch --signal` sends, or torchrun was killed."""
+
+    def __init__(self) -> None:
+        self._signalled = False
+        self._parent = os.getppid()
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._ask)
+
+    @property
+    def asked(self) -> bool:
+        """Looked at between steps."""
+        return self._signalled or os.getppid() != self._parent
+
+    def _ask(self, *_: object) -> None:
+        self._signalled = True
+
+
+@contextmanager
+def sole_owner(folder: Path, *, first: bool) -> Iterator[None]:
+    """Within, no other run writes to the folder: one that was thought dead, say.
+
+    Raises:
+        StartError: another run does.
+    """
+    if not first:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StartError(
+                f"output: another run is still writing to {folder}; end it, or take another folder"
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        yield

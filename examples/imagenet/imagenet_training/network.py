@@ -31,13 +31,18 @@ def build_network(recipe: Recipe, classes: int) -> Normalised:
         if recipe.weights == "torchvision":
             network = torchvision.models.get_model(recipe.model, weights="DEFAULT")
         else:
-            network = torchvision.models.get_model(recipe.model, weights=None, num_classes=classes)
+            network = torchvision.models.get_model(recipe.model, num_classes=classes, **_size(recipe))
         if recipe.weights not in (None, "torchvision"):
             load_weights(network, read_weights(Path(str(recipe.weights))), Path(str(recipe.weights)))
         _fit_head(network, classes)
     if recipe.activation == "half_huber" and not recipe.rounding_epochs:
         network = replace_activations(network, lambda: HalfHuberReLU(delta=recipe.delta))
     return Normalised(network, recipe.mean, recipe.std)
+
+
+def _size(recipe: Recipe) -> dict[str, int]:
+    """Of a ViT, whose positions belong to one resolution."""
+    return {"image_size": recipe.resolution} if recipe.model.startswith("vit_") else {}
 
 
 def _fit_head(network: nn.Module, classes: int) -> None:

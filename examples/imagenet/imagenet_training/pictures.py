@@ -22,6 +22,9 @@ from captum_lipschitz.errors import InvalidInputError
 from imagenet_training.recipe import Recipe
 
 
+_NOISE = 64  # different images, as BatchNorm takes no batch of equal ones
+
+
 class Draw(NamedTuple):
     """One image of one epoch; ``counted`` is false for those that only fill a share up."""
 
@@ -63,20 +66,19 @@ class Pictures(Dataset[tuple[Tensor, int, bool]]):
 
 
 class SyntheticPictures(Dataset[tuple[Tensor, int, bool]]):
-    """One image of noise, over and over: what the network alone costs."""
+    """Some images of noise, over and over: what the network alone costs."""
 
     def __init__(self, count: int, classes: int, side: int) -> None:
         self.classes = [f"class{i}" for i in range(classes)]
         self._count = count
-        self._image = torch.randint(
-            0, 256, (3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-        )
+        source = torch.Generator().manual_seed(0)
+        self._images = torch.randint(0, 256, (_NOISE, 3, side, side), dtype=torch.uint8, generator=source)
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, int, bool]:
-        return self._image, draw.number % len(self.classes), draw.counted
+        return self._images[draw.number % _NOISE], draw.number % len(self.classes), draw.counted
 
 
 class TrainingOrder(Sampler[list[Draw]]):

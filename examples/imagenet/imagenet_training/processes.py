@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import distributed
+from typing_extensions import Self
 
 from captum_lipschitz.errors import CaptumLipschitzError
 
@@ -91,8 +92,14 @@ class StopRequest:
     def __init__(self) -> None:
         self._signalled = False
         self._parent = os.getppid()
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._ask)
+
+    def __enter__(self) -> Self:
+        self._before = [(number, signal.signal(number, self._ask)) for number in (signal.SIGTERM, signal.SIGUSR1)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before:
+            signal.signal(number, handler)
 
     @property
     def asked(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from torch.utils.data import Dataset
 
 from captum_lipschitz import recalibrate_batch_norm
 from captum_lipschitz._files import write_whole
-from captum_lipschitz.errors import CaptumLipschitzError, InvalidInputError
+from captum_lipschitz.errors import CaptumLipschitzError, InvalidInputError, ModelOutputError
 from imagenet_training.checkpoint import Checkpoints
 from imagenet_training.pictures import Draw, Pictures, SyntheticPictures, TrainingOrder, loaded
 from imagenet_training.processes import Processes, StopRequest, joined, sole_owner
@@ -25,6 +26,10 @@ from imagenet_training.training import Training
 from imagenet_training.validation import median_radius, quick_ara, validate, whole_network
 
 _RECALIBRATED = 4096  # images that BatchNorm's averages are estimated from after fine-tuning
+
+
+class DivergedError(CaptumLipschitzError):
+    """The loss is not finite any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,16 +76,19 @@ class Run:
 def start(recipe: Recipe, run: Run) -> int:
     """Train; the exit status. An error is one line, and ends all processes."""
     try:
-        with joined(run.threads) as processes, sole_owner(run.output, first=processes.rank == 0):
-            _train(recipe, run, processes)
+        with (
+            joined(run.threads) as processes,
+            sole_owner(run.output, first=processes.rank == 0),
+            StopRequest() as stop,
+        ):
+            _train(recipe, run, processes, stop)
     except (CaptumLipschitzError, OSError) as error:
-        sys.stderr.write(f"{Path(sys.argv[0]).name}: {error}\n")
+        sys.stderr.write(f"{Path(sys.argv[0]).name}: {_told(error)}\n")
         return 1
     return 0
 
 
-def _train(recipe: Recipe, run: Run, processes: Processes) -> None:
-    stop = StopRequest()
+def _train(recipe: Recipe, run: Run, processes: Processes, stop: StopRequest) -> None:
     train, validation, classes = _data(recipe, run)
     checkpoints = Checkpoints(run.output, keep=run.keep)
     if checkpoints.found() and not run.resume:
@@ -140,7 +148,10 @@ def _epochs(
     every = run.checkpoint_every or order.steps_per_epoch
     last = order.steps if run.stop_after is None else min(order.steps, training.step + run.stop_after)
     for images, labels, _ in _waited(loaded(train, order, workers=run.workers, pin=_pins(processes)), progress):
-        figures = training.take_step(images, labels)
+        try:
+            figures = training.take_step(images, labels)
+        except ModelOutputError as error:
+            raise _diverged(training) from error
         logs = training.step % run.log_every == 0 or training.step == last
         stopping = logs and (processes.any(stop.asked) or training.step == last < order.steps)
         if logs:
@@ -165,14 +176,29 @@ def _waited(batches: Any, progress: Progress) -> Iterator[Any]:
         began = time.monotonic()
 
 
+def _told(error: BaseException) -> str:
+    """An error's message; a loader's worker hands its error on with the whole traceback as the text."""
+    text = str(error)
+    return text.strip().splitlines()[-1].partition("Error: ")[2] if text.startswith("Caught ") else text
+
+
 def _log(training: Training, progress: Progress, figures: Any, images: Any, labels: Any) -> None:
+    told = {name: float(value) for name, value in figures._asdict().items()}
+    if not math.isfinite(told["loss"]):
+        raise _diverged(training)
     began = time.monotonic()
     radius = median_radius(training, images, labels)
-    told = {name: float(value) for name, value in figures._asdict().items()}
     if radius is not None:
         told["median_radius"] = radius
     progress.not_training(time.monotonic() - began)
     progress.interval(training.step, {**told, "learning_rate": training.learning_rate()})
+
+
+def _diverged(training: Training) -> DivergedError:
+    return DivergedError(
+        f"step {training.step}: logits or loss are not finite; take a smaller learning_rate, a longer warm-up or a "
+        "clip_norm, and with a penalty a smaller gain"
+    )
 
 
 def _measure(training: Training, run: Run, validation: Any, progress: Progress) -> dict[str, float]:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from captum_lipschitz import AraResult, MinimumNormAttack, accuracy_robustness_area, margin_radius
+from captum_lipschitz.errors import ModelOutputError
 from imagenet_training.network import build_network
 from imagenet_training.pictures import Draw, loaded, validation_order
 from imagenet_training.training import Training
@@ -65,7 +66,10 @@ def median_radius(training: Training, images: Tensor, labels: Tensor, *, limit: 
     if training.sharded:
         return None
     inputs = _as_inputs(images[:limit], training)
-    return float(margin_radius(training.network, inputs, labels[:limit].to(inputs.device)).median())
+    try:
+        return float(margin_radius(training.network, inputs, labels[:limit].to(inputs.device)).median())
+    except ModelOutputError:  # no finite logits in evaluation mode, as BatchNorm's averages trail behind at first
+        return None
 
 
 def whole_network(training: Training) -> nn.Module | None:

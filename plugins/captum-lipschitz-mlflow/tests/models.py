@@ -5,6 +5,7 @@ import inspect
 import mlflow
 import mlflow.pyfunc
 import numpy as np
+import pytest
 import torch
 from mlflow.models import infer_signature
 from torch import nn
@@ -38,7 +39,10 @@ LABELS = _labels()
 
 def log(model, images=IMAGES, *, signature=True, serialization="pickle"):
     settings = {"signature": infer_signature(images, np.zeros((len(images), 3), np.float32))} if signature else {}
-    if "serialization_format" in inspect.signature(mlflow.pytorch.log_model).parameters:
+    takes = inspect.signature(mlflow.pytorch.log_model).parameters
+    if serialization == "pt2" and not {"serialization_format", "export_model"} & set(takes):
+        pytest.skip("this release of MLflow exports no graphs")
+    if "serialization_format" in takes:
         settings["serialization_format"] = serialization
     elif serialization == "pt2":
         settings["export_model"] = True

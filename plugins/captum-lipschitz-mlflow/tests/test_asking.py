@@ -5,6 +5,7 @@ import sys
 from importlib import metadata
 
 import mlflow
+import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.models import list_evaluators
@@ -80,11 +81,14 @@ def test_an_evaluation_that_names_nobody_is_the_default_one_s_alone():
     assert not [name for name in result.metrics if name.startswith("ara")]
 
 
-def test_beside_the_default_evaluator(logged):
-    """It hands flat rows to the model, and takes what it returns for classes, so it fails on logits: not this one."""
-    with pytest.raises((MlflowException, ValueError, TypeError)):
+def test_beside_the_default_evaluator_it_is_that_one_that_fails_on_images_and_logits(logged):
+    from mlflow.models.evaluation.base import _get_last_failed_evaluator
+
+    with pytest.raises(MlflowException):
         evaluate(
             logged("pickled"),
             config={"captum_lipschitz": BOX, "default": {"log_model_explainability": False}},
-            evaluators=["default", "captum_lipschitz"],
+            evaluators=["captum_lipschitz", "default"],
         )
+    assert _get_last_failed_evaluator() == "classifier"
+    assert mlflow.last_active_run().data.metrics["ara_images"] == len(ROWS)

@@ -73,9 +73,7 @@ def test_a_name_in_a_list(logged):
 
 
 def test_an_evaluation_that_names_nobody_is_the_default_one_s_alone():
-    frame = mlflow.data.from_pandas(
-        __import__("pandas").DataFrame({"p": LABELS, "t": LABELS}), predictions="p", targets="t"
-    )
+    frame = mlflow.data.from_pandas(pd.DataFrame({"p": LABELS, "t": LABELS}), predictions="p", targets="t")
     result = mlflow.models.evaluate(data=frame, model_type="classifier")
     assert result.metrics["accuracy_score"] == 1.0
     assert not [name for name in result.metrics if name.startswith("ara")]

@@ -21,7 +21,6 @@ from torchvision.transforms import InterpolationMode, v2
 from captum_lipschitz.errors import InvalidInputError
 from imagenet_training.recipe import Recipe
 
-
 _NOISE = 64  # different images, as BatchNorm takes no batch of equal ones
 
 

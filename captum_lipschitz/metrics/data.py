@@ -84,6 +84,9 @@ def batches(data: Any, check_labels: Callable[[object, int], Tensor]) -> Iterato
         raise InvalidTypeError(
             f"data: expected (images, labels) or an iterable of such batches, got {type(data).__name__}"
         )
+    if isinstance(data, (tuple, list)) and len(data) == 2 and any(hasattr(part, "shape") for part in data):
+        kinds = ", ".join(type(part).__name__ for part in data)
+        raise InvalidTypeError(f"data: expected tensors as (images, labels), got ({kinds}); torch.as_tensor makes them")
     for batch in data:
         if not is_pair(batch):
             raise InvalidTypeError(f"data: expected batches (images, labels), got {type(batch).__name__}")

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from contracts import Breaking, assert_unchanged, half_frozen, snapshot
@@ -171,6 +172,7 @@ def test_progress_goes_to_the_error_stream(capsys: pytest.CaptureFixture[str]) -
         ({"data": []}, InvalidInputError, "data: expected at least one batch"),
         ({"data": 3}, InvalidTypeError, "data: expected"),
         ({"data": [3]}, InvalidTypeError, "data: expected batches"),
+        ({"data": (torch.rand(3, 2), np.arange(3))}, InvalidTypeError, r"data: expected tensors .*\(Tensor, ndarray\)"),
         ({"data": torch.rand(3, 2, 5, 5)}, InvalidTypeError, "got Tensor"),
     ],
 )

@@ -111,6 +111,27 @@ def test_a_class_that_is_not_the_decision_has_nothing_to_lose():
     assert len(scores) == 4
 
 
+@pytest.mark.parametrize("name", sorted(ONE_CHANNEL))
+def test_localisation_is_of_one_channel(name):
+    model = network()
+    images, labels = batch(model)
+    explain = EXPLAIN["adversarial, channels"]
+    with pytest.raises((ValueError, IndexError), match=r"broadcast|out of bounds"):
+        METRICS[name]()(model, images, labels, s_batch=segments(), explain_func=explain)
+
+
+def test_the_mass_of_a_signed_change_is_no_share():
+    model = network()
+    images, labels = batch(model)
+    call = {"s_batch": segments(), "explain_func": EXPLAIN["adversarial"]}
+    signed = np.array(quantus.RelevanceMassAccuracy(**QUIET)(model, images, labels, **call))
+    assert ((signed < 0) | (signed > 1)).any()
+    for switch, reduce in ((True, "sum"), (False, "abs-sum")):
+        call["explain_func"] = explain_func("adversarial", n_steps=4, reduce=reduce)
+        share = np.array(quantus.RelevanceMassAccuracy(abs=switch, **QUIET)(model, images, labels, **call))
+        assert ((share > 0) & (share < 1)).all()
+
+
 def test_one_table_with_captums_methods():
     model = network()
     images, labels = batch(model)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from captum_lipschitz import accuracy_robustness_area, create_attack
 from captum_lipschitz.attacks import Attack
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
+from captum_lipschitz.metrics.masking import Depth
 from captum_lipschitz.plugin import AttackLike
 from captum_lipschitz_robustbench.images import DATASETS, check_images, load_images
 from captum_lipschitz_robustbench.result import BenchmarkAra
@@ -41,7 +42,10 @@ def benchmark_ara(
     batch_size: int = 32,
     device: torch.device | str | None = None,
     attack: AttackLike | str = "minimum_norm",
-    **settings: Any,
+    chance: str | float = "uniform",
+    doubts: Depth = "quick",
+    generator: torch.Generator | None = None,
+    show_progress: bool = False,
 ) -> BenchmarkAra:
     """The ARA of a model in the zoo's form, and its robust accuracy at RobustBench's size.
 
@@ -62,7 +66,10 @@ def benchmark_ara(
         batch_size: images attacked at once.
         device: where images go: the model's device; ``None`` asks the model.
         attack: a minimal attack by its name, made with the threat model's norm and the box [0, 1], or an object.
-        **settings: of ``accuracy_robustness_area``: ``chance``, ``doubts``, ``generator``, ``show_progress``.
+        chance: see ``accuracy_robustness_area``, as all that follows.
+        doubts: how closely to look for reasons to doubt the area.
+        generator: source of the bootstrap's draws.
+        show_progress: a progress bar over the images.
 
     Returns:
         A ``BenchmarkAra``: its ``ara`` is an ``AraResult`` with its interval, its ``robust_accuracy`` an upper bound.
@@ -111,8 +118,11 @@ def benchmark_ara(
         attack=chosen,
         bounds=UNIT_BOX,
         norm=NORMS[threat_model],
+        chance=chance,
         device=device,
-        **settings,
+        generator=generator,
+        doubts=doubts,
+        show_progress=show_progress,
     )
     return BenchmarkAra(ara, float(ara.curve(size)), size, threat_model, source)
 

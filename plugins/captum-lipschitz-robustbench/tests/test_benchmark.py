@@ -95,7 +95,7 @@ def test_a_loaded_models_broken_images_are_broken(zoo):
 
 
 def test_it_is_the_core_with_the_threat_models_norm_and_box():
-    model, images = linear(), mid_grey() - 0.3  # the box matters
+    model, images = linear(), mid_grey(6) - 0.3  # the box matters
     labels = labelled(model, images)
     result = benchmark_ara(
         model, data=(images, labels), threat_model=ThreatModel.L2, batch_size=5, eps=0.2, doubts="off"

@@ -1,0 +1,35 @@
+"""Every example in a docstring and in the README runs, and every module says what it is."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import captum_lipschitz_quantus as plugin
+
+MODULES = [plugin.__name__, *(f"{plugin.__name__}.{module.name}" for module in pkgutil.iter_modules(plugin.__path__))]
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples(name):
+    module = importlib.import_module(name)
+    assert module.__doc__
+    failed, _ = doctest.testmod(module)
+    assert failed == 0
+
+
+@pytest.mark.parametrize("snippet", re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL))
+def test_readme_snippets(snippet):
+    names = {}
+    exec(compile(snippet, str(README), "exec"), names)  # noqa: S102 (our own page)
+    table = names["table"]
+    assert list(table.columns) == ["Saliency", "IntegratedGradients", "adversarial", "minimal", "first layer"]
+    assert list(table.index) == ["Sparseness", "FaithfulnessCorrelation"]
+
+
+def test_every_export_exists():
+    assert {getattr(plugin, name).__name__ for name in plugin.__all__} == set(plugin.__all__)

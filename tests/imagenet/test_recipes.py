@@ -14,7 +14,7 @@ from imagenet_training.run import Run, start
 from captum_lipschitz.errors import InvalidInputError
 
 CONFIGS = sorted((IMAGENET / "configs").glob("*.yaml"))
-SMALL = ["batch_size=2", "resolution=32", "resize=32", "precision=float32", "epochs=2", "warmup_epochs=0.5"]
+SMALL = ["batch_size=8", "resolution=64", "resize=64", "precision=float32", "epochs=2", "warmup_epochs=0.5"]
 
 
 def test_there_are_the_recipes_that_the_page_speaks_of() -> None:
@@ -33,7 +33,7 @@ def test_there_are_the_recipes_that_the_page_speaks_of() -> None:
 def test_each_recipe_starts_and_takes_two_steps(path: Path, tmp_path: Path) -> None:
     recipe = read_recipe(path, [*SMALL, "learning_rate=0.01"])
     run = Run(
-        output=tmp_path, synthetic=8, classes=5, workers=0, threads=1, log_every=1, stop_after=2, ara_images=0, keep=1
+        output=tmp_path, synthetic=24, classes=5, workers=0, threads=1, log_every=1, stop_after=2, ara_images=0, keep=1
     )
     assert start(recipe, run) == 0
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

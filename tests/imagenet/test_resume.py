@@ -16,14 +16,14 @@ from imagenet_training.run import Run, start
 from safetensors.torch import load_file
 
 COMMON = {
-    "model": "shufflenet_v2_x0_5", "resolution": 32, "resize": 36, "epochs": 3, "warmup_epochs": 1, "batch_size": 4,
+    "model": "shufflenet_v2_x0_5", "resolution": 64, "resize": 64, "epochs": 3, "warmup_epochs": 1, "batch_size": 8,
     "precision": "float32", "target_loss": 0.7, "learning_rate": 0.02,
 }  # fmt: skip
 RECIPES = {
     "robust": Recipe(**COMMON, activation="half_huber", every=2),
     "adversarial": Recipe(**COMMON, adversarial=0.5),
     "mixed, AdamW": Recipe(
-        **{**COMMON, "model": "mobilenet_v3_small", "optimizer": "adamw", "learning_rate": 1e-3}, mixup=0.2, cutmix=1.0
+        **{**COMMON, "model": "mnasnet0_5", "optimizer": "adamw", "learning_rate": 1e-3}, mixup=0.2, cutmix=1.0
     ),
     "fine-tuned": Recipe(**COMMON, rounding_epochs=2),
 }
@@ -60,7 +60,7 @@ def _start(folder: Path, data: Path, *, processes: int = 2, sharding: str = "ddp
         "resolution=32",
         "resize=36",
         "epochs=3",
-        "batch_size=4",
+        "batch_size=8",
         "precision=float32",
         f"sharding={sharding}",
     ]

@@ -12,11 +12,20 @@ from typing_extensions import Self
 
 
 class ForwardCall(NamedTuple):
-    """One forward pass: the name of what was run, its inputs (N, ...), and the logits (N, C) it returned."""
+    """One forward pass.
+
+    Attributes:
+        name: of what was run.
+        inputs: (N, ...), what it was given.
+        logits: (N, C), what it returned.
+        loss: what it returned as its loss beside them, if it did. In mixed precision a host may return copies of the
+            logits, and then this alone tells whether the step's loss came from this pass.
+    """
 
     name: str
     inputs: Tensor
     logits: Tensor
+    loss: Tensor | None = None
 
 
 class ForwardCalls:
@@ -71,29 +80,45 @@ class ForwardCalls:
             if not self._within or self._within[-1][0] is not module:
                 return
             _, inputs = self._within.pop()
-            logits = _logits(output)
+            logits, loss = _entry(output, "logits"), _entry(output, "loss")
+            if isinstance(output, Tensor):
+                logits, loss = output, None
             if isinstance(logits, Tensor) and logits.dim() == 2 and logits.requires_grad and len(logits) == len(inputs):
-                self.calls.append(ForwardCall(name, inputs, logits))
+                own = loss if isinstance(loss, Tensor) and loss.requires_grad else None
+                self.calls.append(ForwardCall(name, inputs, logits, own))
 
         return after
 
 
-def the_ones_used(calls: list[ForwardCall], loss: Tensor) -> list[tuple[ForwardCall, Tensor]]:
-    """The calls that a loss was computed from, each with the loss's gradient at its logits, (N, C)."""
+def the_ones_used(calls: list[ForwardCall], loss: Tensor) -> list[tuple[ForwardCall, Tensor | None]]:
+    """The calls that a loss was computed from, each with the loss's gradient at its logits, (N, C).
+
+    The gradient is ``None`` where the loss was computed from the call's own loss, and not from the logits it returned.
+    """
     if not calls or not loss.requires_grad:
         return []
     factor = float(len(calls[0].logits))  # a mean's gradient is small enough to vanish in float16
-    slopes = torch.autograd.grad(
-        loss, [call.logits for call in calls], torch.full_like(loss, factor), retain_graph=True, allow_unused=True
-    )
-    return [(call, slope / factor) for call, slope in zip(calls, slopes, strict=True) if slope is not None]
+    slopes = _gradients(loss, [call.logits for call in calls], factor)
+    missing = [call.loss for call, slope in zip(calls, slopes, strict=True) if slope is None and call.loss is not None]
+    reached = iter(_gradients(loss, missing, factor))
+    used: list[tuple[ForwardCall, Tensor | None]] = []
+    for call, slope in zip(calls, slopes, strict=True):
+        if slope is not None:
+            used.append((call, slope / factor))
+        elif call.loss is not None and next(reached) is not None:
+            used.append((call, None))
+    return used
+
+
+def _gradients(loss: Tensor, at: list[Tensor], factor: float) -> tuple[Tensor | None, ...]:
+    if not at:
+        return ()
+    return torch.autograd.grad(loss, at, torch.full_like(loss, factor), retain_graph=True, allow_unused=True)
 
 
 def _is_input(value: object) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and value.dim() >= 2
 
 
-def _logits(output: object) -> object:
-    if isinstance(output, Tensor):
-        return output
-    return output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+def _entry(output: object, name: str) -> object:
+    return output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)

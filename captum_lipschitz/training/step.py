@@ -125,7 +125,7 @@ class StepRegularizer:
         self.last = LastStep(self._networks[call.name], call.inputs.detach(), labels, figures)
         return total
 
-    def _the_one_used(self, calls: list[ForwardCall], loss: Tensor) -> tuple[ForwardCall, Tensor]:
+    def _the_one_used(self, calls: list[ForwardCall], loss: Tensor) -> tuple[ForwardCall, Tensor | None]:
         used = the_ones_used(calls, loss)
         if len(used) == 1:
             return used[0]
@@ -137,7 +137,12 @@ class StepRegularizer:
             "several times has to add the penalty by itself: regularizer(logits, inputs, labels, task_loss=loss).loss"
         )
 
-    def _read(self, call: ForwardCall, slope: Tensor) -> tuple[Tensor, Tensor | float]:
+    def _read(self, call: ForwardCall, slope: Tensor | None) -> tuple[Tensor, Tensor | float]:
+        if slope is None:
+            raise UnsupportedLossError(
+                f"{self._step}: its loss was computed by {call.name} itself, and not from the logits that it returned, "
+                "so labels cannot be read off it; say where they are, labels="
+            )
         try:
             labels, factor = read_cross_entropy(call.logits.detach(), slope)
         except UnsupportedLossError as error:

@@ -1,0 +1,136 @@
+"""The Trainer's loss of a batch with the penalty in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import Trainer
+
+from captum_lipschitz.errors import InvalidTypeError
+from captum_lipschitz.training import LastStep, LipschitzRegularizer, StepRegularizer
+from captum_lipschitz.training.processes import process_rank
+from captum_lipschitz_transformers.batch import input_name_of, labels_of
+
+_IGNORED = -100  # the label that Hugging Face's losses leave out
+
+HostLoss = Callable[[dict[str, Any]], tuple[Tensor, Any]]
+"""The Trainer's own ``compute_loss`` of a batch: loss and outputs."""
+
+
+class RegularizedLoss:
+    """Adds the penalty to what ``Trainer.compute_loss`` returns, with the factor that the batch's loss has.
+
+    The Trainer sums the losses of an optimiser step's micro-batches, each divided by the number of items in all of them
+    where the model or ``compute_loss_func`` accepts ``num_items_in_batch``, and otherwise divides each mean by the
+    number of micro-batches. The penalty is weighted as the batch's loss is, and the controller sees the mean loss.
+
+    Args:
+        regularizer: the one to add; its ``accumulation_steps`` is set as the trainer accumulates.
+        input_name: the batch's entry that the penalty is about; ``None`` for the model's main input.
+        labels: the batch's entry that has the labels; ``None`` for the trainer's only label name.
+
+    Attributes:
+        input_name: of the last batch, ``None`` before the first.
+        task_loss: the last batch's mean loss without the penalty.
+
+    Raises:
+        InvalidTypeError: for settings of another type.
+
+    References:
+        Woods, Chen and Teuscher 2019, arXiv 1906.02896, methods.
+    """
+
+    def __init__(
+        self, regularizer: LipschitzRegularizer, *, input_name: str | None = None, labels: str | None = None
+    ) -> None:
+        if not isinstance(regularizer, LipschitzRegularizer):
+            raise InvalidTypeError(f"lipschitz: expected a LipschitzRegularizer, got {type(regularizer).__name__}")
+        for name, value in (("lipschitz_input", input_name), ("lipschitz_labels", labels)):
+            if value is not None and not isinstance(value, str):
+                raise InvalidTypeError(f"{name}: expected a key of the batch or None, got {type(value).__name__}")
+        self.regularizer = regularizer
+        self.input_name: str | None = None
+        self.task_loss: Tensor | None = None
+        self.seeded = False
+        self._named_input = input_name
+        self._named_labels = labels
+        self._network: nn.Module | None = None
+        self._step: StepRegularizer | None = None
+
+    @property
+    def last(self) -> LastStep | None:
+        """What the last batch ran, or ``None``."""
+        return self._step.last if self._step is not None else None
+
+    def begin(self, trainer: Trainer) -> None:
+        """Training begins, or goes on: what was left of an optimiser step is dropped, and processes draw apart."""
+        self.regularizer.accumulation_steps = 1 if trainer.args.gradient_accumulation_steps == 1 else None
+        if not self.seeded and process_rank() > 0:
+            generator = self.regularizer.generator
+            generator.manual_seed(generator.initial_seed() + process_rank())
+        self.seeded = True
+        self.regularizer.load_state_dict(self.regularizer.state_dict())
+
+    def compute(
+        self, trainer: Trainer, network: nn.Module, batch: Mapping[str, Any], items: Any, host: HostLoss
+    ) -> tuple[Tensor, Any]:
+        """Loss with penalty, and the model's outputs.
+
+        Args:
+            trainer: whose settings say what the loss was divided by.
+            network: the model without what the trainer wrapped around it.
+            batch: the model's keywords.
+            items: the Trainer's ``num_items_in_batch``.
+            host: the loss without a penalty.
+
+        Raises:
+            InvalidInputError, InvalidTypeError: the batch has no floating inputs or no labels.
+            UnsupportedTrainingError: the loss was not computed from the logits, (N, C), of one call.
+        """
+        name = input_name_of(batch, network, self._named_input, trainer.label_names)
+        labels = labels_of(batch, trainer.label_names, self._named_labels)
+        if self._step is None or self._network is not network:
+            networks = {type(network).__name__: network}
+            self._step = StepRegularizer(self.regularizer, networks, step="compute_loss")
+            self._network = network
+        self.input_name = name
+        given = {name: batch[name], **{key: value for key, value in batch.items() if key != name}}
+        counted = batch.get("labels")
+        with self._step.watching():
+            loss, outputs = host(given)
+        factor = 1.0 if items is None else self._factor(trainer, loss, outputs, counted, labels, items)
+        mean = loss / factor
+        self.task_loss = mean.detach()
+        return self._step.add_penalty(mean, labels) * factor, outputs
+
+    def _factor(
+        self, trainer: Trainer, loss: Tensor, outputs: Any, counted: Any, labels: Tensor, items: Any
+    ) -> Tensor | float:
+        """What the batch's mean loss was multiplied by."""
+        accepts = trainer.model_accepts_loss_kwargs
+        accepts_or_own = bool(accepts or trainer.compute_loss_func)
+        several = trainer.args.average_tokens_across_devices and accepts_or_own
+        processes = float(trainer.accelerator.num_processes if several else 1)
+        scaled = trainer.loss_is_scaled_for_ga
+        if not (accepts_or_own if scaled is None else scaled) or not isinstance(counted, Tensor):
+            return processes
+        normalised: Tensor = counted.ne(_IGNORED).sum() * processes / items
+        if trainer.compute_loss_func is not None or trainer.label_smoother is not None:
+            return normalised
+        # Some models accept the number of items and return the mean all the same, that of several labels for one.
+        logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
+        if not isinstance(logits, Tensor):
+            return normalised
+        mean = self._mean_loss(logits.detach().float(), labels)
+        value = loss.detach()
+        nearer = (value - normalised * mean).abs() <= (value - processes * mean).abs()
+        return torch.where(nearer, normalised, torch.full_like(normalised, processes))
+
+    def _mean_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.regularizer.multi_label:
+            return F.binary_cross_entropy_with_logits(logits, labels.to(logits))
+        return F.cross_entropy(logits, labels.to(logits.device))

@@ -56,14 +56,14 @@ def test_equal_to_the_function_called_directly(bf16):
 
 def test_the_best_model_is_chosen_by_its_area():
     callback = AraCallback(max_images=8, attack=attack())
-    settings = {"eval_strategy": "epoch", "save_strategy": "best", "num_train_epochs": 3, "learning_rate": 0.05}
+    settings = {"eval_strategy": "epoch", "save_strategy": "best", "num_train_epochs": 3}
     trainer = LipschitzTrainer(
         vit(),
         arguments(metric_for_best_model="ara", greater_is_better=True, **settings),
-        train_dataset=Images(),
+        train_dataset=Images(decided_by=vit()),
         eval_dataset=evaluation(),
         callbacks=[callback],
-        lipschitz=regularizer(),
+        lipschitz=regularizer(1.0),
     )
     trainer.train()
     areas = [row["eval_ara"] for row in trainer.state.log_history if "eval_ara" in row]

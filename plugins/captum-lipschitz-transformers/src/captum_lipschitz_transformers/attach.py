@@ -10,6 +10,7 @@ from captum_lipschitz.errors import InvalidTypeError, UnsupportedTrainingError
 from captum_lipschitz.training import LipschitzRegularizer
 from captum_lipschitz_transformers.callback import LipschitzTrainerCallback
 from captum_lipschitz_transformers.loss import RegularizedLoss
+from captum_lipschitz_transformers.refusals import refuse_unsupported
 from captum_lipschitz_transformers.trainer import LipschitzTrainerMixin
 
 
@@ -57,7 +58,7 @@ def regularize_trainer(
 
     Raises:
         InvalidInputError, InvalidTypeError: for settings that cannot be used.
-        UnsupportedTrainingError: the trainer has a penalty already.
+        UnsupportedTrainingError: the trainer has a penalty already, or the gradient would not be right.
 
     Example:
         >>> regularize_trainer(None, LipschitzRegularizer(strength=1.0))
@@ -69,6 +70,7 @@ def regularize_trainer(
     if isinstance(trainer, LipschitzTrainerMixin):
         raise UnsupportedTrainingError("trainer: expected one without a penalty, it has one already")
     loss = RegularizedLoss(regularizer, input_name=lipschitz_input, labels=lipschitz_labels)
+    refuse_unsupported(trainer, regularizer)
     callback = LipschitzTrainerCallback(loss, radius_every=lipschitz_radius_every)
     original: type[Trainer] = type(trainer)
     regularised = type(original.__name__, (LipschitzTrainerMixin, original), {"__module__": original.__module__})

@@ -62,7 +62,7 @@ class LipschitzTrainerCallback(TrainerCallback):
                 "regularize_trainer(trainer, regularizer)"
             )
         trainer = self._trainer
-        refuse_unsupported(trainer, trainer.accelerator.unwrap_model(trainer.model), self._loss.regularizer)
+        refuse_unsupported(trainer, self._loss.regularizer)
         self._loss.begin(trainer)
         self._figures, self._radius_step = {}, None
 
@@ -108,7 +108,7 @@ class LipschitzTrainerCallback(TrainerCallback):
             return float("nan")
         labels = last.labels.argmax(1) if last.labels.dim() == 2 else last.labels
         with without_autocast(last.network):
-            network = LogitsNetwork(last.network, input_name=loss.input_name)
+            network = LogitsNetwork(last.network, input_name=loss.input_name, **loss.keywords)
             radii = margin_radius(network, last.inputs, labels).double()
         if number_of_processes() > 1:
             everyone: list[Any] = [None] * number_of_processes()

@@ -22,7 +22,7 @@ class LogitsNetwork(nn.Module):
         model: such as a ``ViTForImageClassification``.
         input_name: the keyword of its inputs; ``None`` for its ``main_input_name``, ``"pixel_values"`` where it has
             none.
-        keywords: further ones for the model, the same for every image.
+        keywords: further ones for the model, in every call.
 
     Raises:
         InvalidTypeError: the model is no ``nn.Module``.

@@ -35,6 +35,7 @@ class RegularizedLoss:
 
     Attributes:
         input_name: of the last batch, ``None`` before the first.
+        keywords: the last batch's other entries, but for labels.
         task_loss: the last batch's mean loss without the penalty.
 
     Raises:
@@ -54,6 +55,7 @@ class RegularizedLoss:
                 raise InvalidTypeError(f"{name}: expected a key of the batch or None, got {type(value).__name__}")
         self.regularizer = regularizer
         self.input_name: str | None = None
+        self.keywords: dict[str, Any] = {}
         self.task_loss: Tensor | None = None
         self.seeded = False
         self._named_input = input_name
@@ -99,6 +101,8 @@ class RegularizedLoss:
             self._network = network
         self.input_name = name
         given = {name: batch[name], **{key: value for key, value in batch.items() if key != name}}
+        left_out = {name, self._named_labels, *trainer.label_names}
+        self.keywords = {key: value for key, value in batch.items() if key not in left_out}
         counted = batch.get("labels")
         with self._step.watching():
             loss, outputs = host(given)

@@ -13,17 +13,17 @@ from captum_lipschitz.training import LipschitzRegularizer
 _ATTENTION = (None, "eager", "sdpa")  # sdpa is run in its mathematical form
 
 
-def refuse_unsupported(trainer: Trainer, model: nn.Module, regularizer: LipschitzRegularizer) -> None:
+def refuse_unsupported(trainer: Trainer, regularizer: LipschitzRegularizer) -> None:
     """Raise where the penalty's gradient would be wrong, or was never compared.
 
     Args:
-        trainer: as it is when training begins.
-        model: without what the trainer wrapped around it.
+        trainer: as it is made, or when training begins.
         regularizer: the one that is added.
 
     Raises:
         UnsupportedTrainingError: names the setting and the way that works.
     """
+    model = trainer.accelerator.unwrap_model(trainer.model)
     reason = _of_arguments(trainer) or _of_processes(trainer) or _of_model(model, regularizer)
     if reason is not None:
         raise UnsupportedTrainingError(reason)

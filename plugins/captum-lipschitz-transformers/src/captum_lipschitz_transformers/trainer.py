@@ -15,6 +15,7 @@ from captum_lipschitz_transformers.ara import AraCallback
 from captum_lipschitz_transformers.callback import LipschitzTrainerCallback
 from captum_lipschitz_transformers.checkpoint import load_state, save_state
 from captum_lipschitz_transformers.loss import RegularizedLoss
+from captum_lipschitz_transformers.refusals import refuse_unsupported
 
 if TYPE_CHECKING:
     _Base: TypeAlias = Trainer
@@ -44,7 +45,8 @@ class LipschitzTrainerMixin(_Base):
 
     Raises:
         InvalidInputError, InvalidTypeError: for settings that cannot be used.
-        UnsupportedTrainingError: in ``train``, where the gradient would not be right; the message names what to do.
+        UnsupportedTrainingError: where the gradient would not be right; the message names what to do. Some of it shows
+            in ``train`` only.
 
     Example:
         >>> class Own(LipschitzTrainerMixin, Trainer):
@@ -78,6 +80,7 @@ class LipschitzTrainerMixin(_Base):
                 f"{type(self).__name__}: expected a subclass of transformers.Trainer: "
                 "class MyTrainer(LipschitzTrainerMixin, Trainer)"
             )
+        refuse_unsupported(self, loss.regularizer)
         self.lipschitz_loss = loss
         self.lipschitz_callback = callback
         self.add_callback(callback)

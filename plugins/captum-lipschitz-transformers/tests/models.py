@@ -140,7 +140,9 @@ def logits_of(model, images):
         return model(images).logits if hasattr(model, "config") else model(images)["logits"]
 
 
-def explicit_steps(model, regularizers, shares, *, lr=LEARNING_RATE, accumulate=1, dtype=torch.float64, loss=F.cross_entropy):
+def explicit_steps(
+    model, regularizers, shares, *, lr=LEARNING_RATE, accumulate=1, dtype=torch.float64, loss=F.cross_entropy
+):
     """Gradient of each optimiser step of the loop that adds the penalty by itself, in one process; trains ``model``.
 
     ``shares`` are the processes' batches, and ``regularizers`` theirs. Each micro-batch weighs by its number of images.

@@ -84,7 +84,9 @@ def restored_vit(folder):
     return model
 
 
-@pytest.mark.parametrize(("make", "restored"), [(resnet, lambda _: resnet()), (vit, restored_vit)], ids=["resnet", "vit"])
+@pytest.mark.parametrize(
+    ("make", "restored"), [(resnet, lambda _: resnet()), (vit, restored_vit)], ids=["resnet", "vit"]
+)
 @pytest.mark.parametrize("stop", [3, 4])
 def test_resumed_training_ends_with_the_same_bits(stop, make, restored):
     """Stopped at the end of an epoch of four steps, and in the middle of one."""
@@ -232,7 +234,11 @@ def test_ways_of_sharding_are_refused_by_name(value, words):
     [
         ({"lipschitz": 3.0}, InvalidTypeError, "lipschitz: expected a LipschitzRegularizer, got float"),
         ({"lipschitz_input": 3}, InvalidTypeError, "lipschitz_input: expected a key of the batch or None, got int"),
-        ({"lipschitz_radius_every": 0}, InvalidInputError, "lipschitz_radius_every: expected at least 1 or None, got 0"),
+        (
+            {"lipschitz_radius_every": 0},
+            InvalidInputError,
+            "lipschitz_radius_every: expected at least 1 or None, got 0",
+        ),
     ],
 )
 def test_settings_that_cannot_be_used(given, error, words):

@@ -57,7 +57,7 @@ def test_what_is_logged_is_of_both(answers):
         total = one["lipschitz_task_loss"] + one["lipschitz_strength"] * one["lipschitz_penalty"]
         assert one["loss"] == pytest.approx(total, rel=1e-5)
     model = vit()
-    model.load_state_dict(answers[0]["ddp"]["state"])  # a reference: as it is after the last step
+    model.load_state_dict(answers[0]["ddp"]["state"])
     both = zip(*(answer["ddp"]["batches"][-1] for answer in answers), strict=True)
     images, labels = (torch.cat(share) for share in both)
     expected = float(margin_radius(LogitsNetwork(model), images, labels).median())

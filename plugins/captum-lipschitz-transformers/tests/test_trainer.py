@@ -169,9 +169,11 @@ def test_mixed_precision_errs_at_most_twice_as_much_as_the_plain_loss(accumulate
         model = vit()
         (expected,) = explicit(model, data, strength, size=32 // accumulate, accumulate=accumulate)
         settings = {"per_device_train_batch_size": 32 // accumulate, "gradient_accumulation_steps": accumulate}
-        (gradient,), _ = train(model, data, regularizer(strength) if strength else None, bf16=True, **settings) if (
-            strength
-        ) else train(model, data, trainer=Trainer, bf16=True, **settings)
+        (gradient,), _ = (
+            train(model, data, regularizer(strength) if strength else None, bf16=True, **settings)
+            if (strength)
+            else train(model, data, trainer=Trainer, bf16=True, **settings)
+        )
         found.append((relative_error(gradient, expected), expected))
     (plain, without), (penalised, with_penalty) = found
     assert relative_error(without, with_penalty) > 0.1
@@ -204,7 +206,10 @@ def test_a_trainer_that_stands_already_until_the_penalty_is_taken_out():
     handle.remove()
     trainer.train()
     assert type(trainer) is Trainer
-    assert [relative_error(noted.gradients[0], expected) < ROUNDING, relative_error(noted.gradients[1], plain) < ROUNDING]
+    assert [
+        relative_error(noted.gradients[0], expected) < ROUNDING,
+        relative_error(noted.gradients[1], plain) < ROUNDING,
+    ]
     assert relative_error(noted.gradients[1], plain) < ROUNDING
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.modules())
 

@@ -35,14 +35,13 @@ def trained(**settings):
     noted, model = Noted(), vit()
     given = {"train_dataset": Images(32, decided_by=vit()), "callbacks": [noted], "lipschitz": regularizer(adaptive())}
     trainer = NotedTrainer(model, arguments(**settings), **given, lipschitz_radius_every=1)
-    before = model.state_dict()
     trainer.train()
     rows = [row for row in trainer.state.log_history if "loss" in row]
     return {
         "gradients": noted.gradients,
         "batches": trainer.batches,
         "parameters": flat_parameters(model),
-        "state": before,
+        "state": model.state_dict(),
         "rows": rows,
     }
 
@@ -65,9 +64,7 @@ def resumed(folder):
 def area():
     callback = AraCallback(max_images=5, attack=attack())
     data = Images(8, seed=9, decided_by=vit())
-    trainer = LipschitzTrainer(
-        vit(), arguments(), eval_dataset=data, callbacks=[callback], lipschitz=regularizer()
-    )
+    trainer = LipschitzTrainer(vit(), arguments(), eval_dataset=data, callbacks=[callback], lipschitz=regularizer())
     return {"metrics": trainer.evaluate(), "distances": callback.result.distances}
 
 

@@ -29,6 +29,7 @@ class LogitsNetwork(nn.Module):
         ModelOutputError: in a call, it returned no logits.
 
     Example:
+        >>> import torch
         >>> from transformers import ViTConfig, ViTForImageClassification
         >>> config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
         ...                    image_size=8, patch_size=4, num_labels=3)

@@ -139,3 +139,29 @@ def test_networks_that_cannot_be_watched() -> None:
         StepRegularizer(_regularizer(), {})
     with pytest.raises(InvalidTypeError, match=r"networks: expected an nn\.Module as 'net', got function"):
         StepRegularizer(_regularizer(), {"net": _network})  # type: ignore[dict-item]
+
+
+class _OwnLoss(_Dressed):
+    """Returns a loss of its own, and copies of the logits, as a host does in mixed precision."""
+
+    def forward(self, *, pixel_values: Tensor, labels: Tensor | None = None) -> Any:  # type: ignore[override]
+        logits = self.net(pixel_values)
+        own = {} if labels is None else {"loss": F.cross_entropy(logits, labels)}
+        return {**own, "logits": logits.clone()}
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.25])
+def test_a_loss_that_the_network_computed_from_the_logits_that_it_returned_copies_of(factor: float) -> None:
+    network, images = _OwnLoss("mapping"), torch.rand(6, 2, 5, 5, dtype=torch.float64)
+    labels = torch.arange(6) % 4
+    step = StepRegularizer(_regularizer(), {"net": network})
+    with step.watching():
+        network(pixel_values=images, labels=labels)["loss"].detach()  # one that the loss does not come from
+        loss = factor * network(pixel_values=images, labels=labels)["loss"]
+    found = torch.autograd.grad(step.add_penalty(loss / factor, labels), list(network.parameters()))
+    expected = torch.autograd.grad(_explicit(network.net, images, labels, 1.0), list(network.parameters()))
+    assert all(torch.allclose(one, other, rtol=1e-10) for one, other in zip(found, expected, strict=True))
+    with step.watching():
+        loss = network(pixel_values=images, labels=labels)["loss"]
+    with pytest.raises(UnsupportedLossError, match=r"computed by net itself, .* say where they are, labels="):
+        step.add_penalty(loss)

@@ -85,10 +85,11 @@ def restored_vit(folder):
 
 
 @pytest.mark.parametrize(
-    ("make", "restored"), [(resnet, lambda _: resnet()), (vit, restored_vit)], ids=["resnet", "vit"]
+    ("make", "restored", "stop"),
+    [(resnet, lambda _: resnet(), 4), (resnet, lambda _: resnet(), 3), (vit, restored_vit, 3)],
+    ids=["resnet, epoch", "resnet, within", "vit, within"],
 )
-@pytest.mark.parametrize("stop", [3, 4])
-def test_resumed_training_ends_with_the_same_bits(stop, make, restored):
+def test_resumed_training_ends_with_the_same_bits(make, restored, stop):
     """Stopped at the end of an epoch of four steps, and in the middle of one."""
     more = {
         "num_train_epochs": 3,

@@ -1,4 +1,4 @@
-"""Two processes on gloo: the gradients of one process with both shares, in the Trainer and in a loop with Accelerate."""
+"""Two processes on gloo: the gradients of one process with both shares, under the Trainer and under Accelerate."""
 
 import multiprocessing
 import socket
@@ -23,7 +23,8 @@ def answers(tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     # Imported once, in a process that the others are forked from.
-    multiprocessing.set_forkserver_preload(["transformers.trainer", "captum_lipschitz.metrics", "accelerate"])
+    models = [f"transformers.models.{name}.modeling_{name}" for name in ("vit", "resnet")]
+    multiprocessing.set_forkserver_preload([*models, "captum_lipschitz_transformers.trainer"])
     torch_multiprocessing.start_processes(
         workers.run, args=(port, str(folder)), nprocs=workers.PROCESSES, start_method="forkserver"
     )

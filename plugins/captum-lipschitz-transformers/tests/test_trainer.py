@@ -115,7 +115,7 @@ def test_a_trainer_of_ones_own_whose_loss_is_another():
     class Weighted(Trainer):
         loss_is_scaled_for_ga = False
 
-        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # noqa: FBT002
             labels = inputs.pop("labels")
             outputs = model(**inputs)
             loss = weighted(outputs.logits, labels)
@@ -163,22 +163,17 @@ def test_gradients_are_clipped_with_the_penalty_in_them():
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_mixed_precision_errs_at_most_twice_as_much_as_the_plain_loss(accumulate):
-    data = Images(32)
-    found = []
-    for strength in (0.0, 100.0):
-        model = vit()
-        (expected,) = explicit(model, data, strength, size=32 // accumulate, accumulate=accumulate)
-        settings = {"per_device_train_batch_size": 32 // accumulate, "gradient_accumulation_steps": accumulate}
-        (gradient,), _ = (
-            train(model, data, regularizer(strength) if strength else None, bf16=True, **settings)
-            if (strength)
-            else train(model, data, trainer=Trainer, bf16=True, **settings)
-        )
-        found.append((relative_error(gradient, expected), expected))
-    (plain, without), (penalised, with_penalty) = found
+    data, size = Images(32), 32 // accumulate
+    settings = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulate, "bf16": True}
+    (without,) = explicit(vit(), data, 0.0, size=size, accumulate=accumulate)
+    (with_penalty,) = explicit(vit(), data, 100.0, size=size, accumulate=accumulate)
+    (found_without,), _ = train(vit(), data, trainer=Trainer, **settings)
+    (found,), _ = train(vit(), data, regularizer(100.0), **settings)
     assert relative_error(without, with_penalty) > 0.1
+    plain, penalised = relative_error(found_without, without), relative_error(found, with_penalty)
     assert 1e-4 < plain < 0.1
     assert penalised <= 2 * plain
+    print(f"bf16, {accumulate} micro-batches: plain {plain:.5f}, penalised {penalised:.5f}")  # noqa: T201
 
 
 def test_activation_checkpointing():
@@ -206,10 +201,7 @@ def test_a_trainer_that_stands_already_until_the_penalty_is_taken_out():
     handle.remove()
     trainer.train()
     assert type(trainer) is Trainer
-    assert [
-        relative_error(noted.gradients[0], expected) < ROUNDING,
-        relative_error(noted.gradients[1], plain) < ROUNDING,
-    ]
+    assert relative_error(noted.gradients[0], expected) < ROUNDING
     assert relative_error(noted.gradients[1], plain) < ROUNDING
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.modules())
 

@@ -20,9 +20,10 @@ from imagenet_training.run import Run, start
 
 RECIPE = Recipe(
     model="shufflenet_v2_x0_5",
-    learning_rate=0.02,
-    resolution=32,
-    resize=32,
+    learning_rate=0.01,
+    initial_strength=1e-4,
+    resolution=64,
+    resize=64,
     epochs=2,
     warmup_epochs=0,
     batch_size=8,
@@ -107,7 +108,7 @@ def test_a_checkpoint_that_was_spoilt_is_named(
     ("change", "words"),
     [
         (lambda run, recipe: (run(), recipe), "expected a folder without checkpoints, or --resume"),
-        (lambda run, _: (run(resume=True), _other()), "learning_rate was 0.02, is 0.25"),
+        (lambda run, _: (run(resume=True), _other()), "learning_rate was 0.01, is 0.25"),
         (lambda run, recipe: (run(data=None, resume=True), recipe), "data: expected a folder, or --synthetic"),
     ],
 )

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 COMMON = {
     "model": "shufflenet_v2_x0_5", "resolution": 64, "resize": 64, "epochs": 3, "warmup_epochs": 1, "batch_size": 8,
-    "precision": "float32", "target_loss": 0.7, "learning_rate": 0.02,
+    "precision": "float32", "target_loss": 0.7, "initial_strength": 1e-4, "learning_rate": 0.01,
 }  # fmt: skip
 RECIPES = {
     "robust": Recipe(**COMMON, activation="half_huber", every=2),
@@ -56,7 +56,8 @@ def _start(folder: Path, data: Path, *, processes: int = 2, sharding: str = "ddp
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     settings = [
         "model=shufflenet_v2_x0_5",
-        "learning_rate=0.02",
+        "learning_rate=0.01",
+        "initial_strength=1.0e-4",
         "resolution=32",
         "resize=36",
         "epochs=3",

@@ -59,9 +59,13 @@ class Pictures(Dataset[tuple[Tensor, int, bool]]):
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, int, bool]:
         path, label = self._files[draw.number]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mixed(self._seed, "image", draw.epoch, draw.number))
-            return self._transform(_decoded(path)), label, draw.counted
+        picture = _decoded(path)
+        before = torch.get_rng_state()
+        try:  # not by torch.manual_seed, which also prepares GPUs, and takes as long as the decoding
+            torch.default_generator.manual_seed(mixed(self._seed, "image", draw.epoch, draw.number))
+            return self._transform(picture), label, draw.counted
+        finally:
+            torch.set_rng_state(before)
 
 
 class SyntheticPictures(Dataset[tuple[Tensor, int, bool]]):

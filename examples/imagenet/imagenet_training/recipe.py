@@ -46,7 +46,7 @@ class Recipe:
         every: the penalty is formed on each k-th step.
         adversarial: share of each batch that is replaced by the paper's adversarial images.
         precision: ``"bf16"`` (autocast) or ``"float32"``.
-        channels_last: memory format of images and network.
+        channels_last: memory format of images and network (of images alone under ``"fsdp2"``).
         compile: whether the step is compiled.
         sharding: of several processes: ``"ddp"`` (each holds everything) or ``"fsdp2"``.
         seed: of weights, order, augmentation, draws.

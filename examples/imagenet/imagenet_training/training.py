@@ -55,7 +55,7 @@ class Training:
         self.recipe, self.classes, self.processes, self.step = recipe, classes, processes, 0
         self._steps_per_epoch = steps_per_epoch
         self.network = build_network(recipe, classes).to(processes.device)
-        if recipe.channels_last:
+        if recipe.channels_last and not self.sharded:  # fully_shard takes contiguous parameters only
             self.network = self.network.to(memory_format=torch.channels_last)
         rounding = round(recipe.rounding_epochs * steps_per_epoch)
         self.rounding = HalfHuberSchedule(self.network, steps=rounding, final_delta=recipe.delta) if rounding else None

@@ -188,7 +188,9 @@ class LipschitzClassificationTask(LipschitzTask, ClassificationTask):
         regularizer: LipschitzRegularizer,
         **settings: Any,
     ) -> None:
-        super().__init__(model, criterion, **settings)
+        if criterion is not None:  # earlier than 1.0.31 timm makes none by itself, and says so
+            settings["criterion"] = criterion
+        super().__init__(model, **settings)
         self._start(regularizer)
 
 
@@ -239,7 +241,8 @@ def regularize_task(task: TrainingTask, regularizer: LipschitzRegularizer) -> Re
 
     Example:
         >>> import timm
-        >>> task = ClassificationTask(timm.create_model("test_resnet", num_classes=5), verbose=False)
+        >>> model = timm.create_model("test_resnet", num_classes=5)
+        >>> task = ClassificationTask(model, nn.CrossEntropyLoss(), verbose=False)
         >>> handle = regularize_task(task, LipschitzRegularizer(strength=0.1))
         >>> bool(task(torch.rand(4, 3, 32, 32), torch.arange(4))["penalty"] > 0)
         True

@@ -398,7 +398,11 @@ def own(**result):
 
 
 BAD = [
-    (lambda: LipschitzClassificationTask(network(), regularizer=0.1), InvalidTypeError, "regularizer: expected a capt"),
+    (
+        lambda: LipschitzClassificationTask(network(), nn.CrossEntropyLoss(), regularizer=0.1),
+        InvalidTypeError,
+        "regularizer: expected a captum",
+    ),
     (lambda: regularize_task(network(), regularizer()), InvalidTypeError, "task: expected a timm.task.TrainingTask"),
     (lambda: regularize_task(plain_task(), 3), InvalidTypeError, "regularizer: expec"),
     (lambda: regularize_task(task_of(network()), regularizer()), InvalidInputError, "task: expected one without a pen"),

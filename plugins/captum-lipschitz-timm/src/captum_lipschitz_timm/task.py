@@ -188,7 +188,7 @@ class LipschitzClassificationTask(LipschitzTask, ClassificationTask):
         regularizer: LipschitzRegularizer,
         **settings: Any,
     ) -> None:
-        if criterion is not None:  # earlier than 1.0.31 timm makes none by itself, and says so
+        if criterion is not None:  # timm 1.0.28 makes none by itself, and says so
             settings["criterion"] = criterion
         super().__init__(model, **settings)
         self._start(regularizer)

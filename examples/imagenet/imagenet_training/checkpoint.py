@@ -104,9 +104,17 @@ class Checkpoints:
 
 
 def _tensors(training: Training) -> dict[str, Any]:
-    """The network, the optimiser's averages, and this process's generators."""
+    """The network, the optimiser's averages, and what this process has for itself."""
     network, optimizer = get_state_dict(training.network, training.optimizer)
-    return {"network": network, "optimizer": optimizer["state"], **_states(_generators(training))}
+    return {"network": network, "optimizer": optimizer["state"], **_states(_generators(training)), **_buffers(training)}
+
+
+def _buffers(training: Training) -> dict[str, Tensor]:
+    """BatchNorm's averages, which under ``fully_shard`` each process has of its own."""
+    if not training.sharded:
+        return {}
+    rank = training.processes.rank
+    return {f"buffers.{rank}.{name}": buffer for name, buffer in training.network.named_buffers()}
 
 
 def _generators(training: Training) -> dict[str, torch.Generator]:
@@ -133,7 +141,8 @@ def _load(path: Path, training: Training) -> None:
     network, optimizer = get_state_dict(training.network, training.optimizer)
     known = FileSystemReader(path).read_metadata().state_dict_metadata
     generators = {name: generator for name, generator in _generators(training).items() if name in known}
-    state: dict[str, Any] = {"network": network, "optimizer": optimizer["state"], **_states(generators)}
+    buffers = {name: torch.empty_like(buffer) for name, buffer in _buffers(training).items() if name in known}
+    state: dict[str, Any] = {"network": network, "optimizer": optimizer["state"], **_states(generators), **buffers}
     load(state, checkpoint_id=path, no_dist=training.processes.size == 1)
     set_state_dict(
         training.network,
@@ -143,6 +152,9 @@ def _load(path: Path, training: Training) -> None:
     )
     for name, generator in generators.items():
         generator.set_state(state[name])
+    for name, buffer in _buffers(training).items():
+        if name in buffers:
+            buffer.copy_(state[name])
 
 
 def _states(generators: dict[str, torch.Generator]) -> dict[str, Tensor]:
@@ -176,7 +188,7 @@ def _compared(numbers: dict[str, Any], training: Training) -> str:
 
 
 def _share_buffers(training: Training) -> None:
-    """BatchNorm's averages of process 0, which the next forward pass hands to all processes anyway."""
+    """BatchNorm's averages of process 0, which DistributedDataParallel hands to all at the next forward pass anyway."""
     if training.processes.size > 1 and not training.sharded:
         for buffer in training.network.buffers():
             distributed.broadcast(buffer, src=0)

@@ -155,7 +155,7 @@ def test_a_loss_that_diverges_is_said_to(folder: Path, tmp_path: Path, capsys: p
     assert "logits or loss are not finite; take a smaller learning_rate" in _message(capsys)
 
 
-@pytest.mark.slow
+@pytest.mark.whole_run
 def test_the_results_are_those_of_the_weights_written(folder: Path, tmp_path: Path) -> None:
     assert start(RECIPE, _run(tmp_path / "out", folder, ara_images=4)) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())

@@ -16,7 +16,7 @@ from imagenet_training.run import Run, start
 from safetensors.torch import load_file
 
 COMMON = {
-    "model": "shufflenet_v2_x0_5", "resolution": 64, "resize": 64, "epochs": 3, "warmup_epochs": 1, "batch_size": 8,
+    "model": "shufflenet_v2_x0_5", "resolution": 64, "resize": 64, "epochs": 2, "warmup_epochs": 1, "batch_size": 8,
     "precision": "float32", "target_loss": 0.7, "initial_strength": 1e-4, "learning_rate": 0.01,
 }  # fmt: skip
 RECIPES = {
@@ -25,7 +25,7 @@ RECIPES = {
     "mixed, AdamW": Recipe(
         **{**COMMON, "model": "mnasnet0_5", "optimizer": "adamw", "learning_rate": 1e-3}, mixup=0.2, cutmix=1.0
     ),
-    "fine-tuned": Recipe(**COMMON, rounding_epochs=2),
+    "fine-tuned": Recipe(**COMMON, rounding_epochs=1.5),
 }
 
 
@@ -48,7 +48,7 @@ def _assert_same(first: Path, second: Path) -> None:
 def test_stopped_runs_end_with_the_weights_of_one_left_alone(name: str, pictures_folder: Path, tmp_path: Path) -> None:
     recipe = RECIPES[name]
     _train(recipe, tmp_path / "alone", pictures_folder)
-    _train(recipe, tmp_path / "stopped", pictures_folder, stops=(1, 6, 5))  # with 0 to 3 workers
+    _train(recipe, tmp_path / "stopped", pictures_folder, stops=(1, 3))  # with 0 to 2 workers; an epoch has three steps
     _assert_same(tmp_path / "alone", tmp_path / "stopped")
 
 
@@ -94,7 +94,7 @@ def _kill_after(process: subprocess.Popen[str], log: Path, lines: int) -> None:
     process.communicate()
 
 
-@pytest.mark.slow
+@pytest.mark.whole_run
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
 def test_two_processes_killed_twice(sharding: str, pictures_folder: Path, tmp_path: Path) -> None:
     _finished(_start(tmp_path / "alone", pictures_folder, sharding=sharding))
@@ -106,7 +106,7 @@ def test_two_processes_killed_twice(sharding: str, pictures_folder: Path, tmp_pa
     _assert_same(tmp_path / "alone", killed)
 
 
-@pytest.mark.slow
+@pytest.mark.whole_run
 def test_another_number_of_processes_goes_on_and_says_what_it_changes(pictures_folder: Path, tmp_path: Path) -> None:
     process = _start(tmp_path / "out", pictures_folder)
     _kill_after(process, tmp_path / "out" / "log.jsonl", 5)
@@ -116,7 +116,7 @@ def test_another_number_of_processes_goes_on_and_says_what_it_changes(pictures_f
     assert all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
 
 
-@pytest.mark.slow
+@pytest.mark.whole_run
 def test_one_process_that_dies_ends_the_run_and_leaves_its_checkpoints(pictures_folder: Path, tmp_path: Path) -> None:
     psutil = pytest.importorskip("psutil", reason="psutil is not installed: pip install psutil")
     process = _start(tmp_path / "out", pictures_folder)

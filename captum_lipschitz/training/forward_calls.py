@@ -10,22 +10,50 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
+from captum_lipschitz.errors import UnsupportedTrainingError
+
 
 class ForwardCall(NamedTuple):
     """One forward pass.
 
     Attributes:
         name: of what was run.
+        network: the same pass as a function of its inputs alone, which returns logits.
         inputs: (N, ...), what it was given.
         logits: (N, C), what it returned.
         loss: what it returned as its loss beside them, if it did. In mixed precision a host may return copies of the
             logits, and then this alone tells whether the step's loss came from this pass.
+        earlier: other networks watched that ran before it, of which its inputs may be the features.
     """
 
     name: str
+    network: nn.Module
     inputs: Tensor
     logits: Tensor
-    loss: Tensor | None = None
+    loss: Tensor | None
+    earlier: tuple[str, ...]
+
+
+class CalledNetwork(nn.Module):
+    """A network as it was called: the other arguments stay, and of what it returns the logits are left.
+
+    Args:
+        network: what was called.
+        args: by position; the inputs' place is ``place``, if it is a number.
+        keywords: by name; the inputs' is ``place``, if it is a name.
+        place: of the inputs.
+    """
+
+    def __init__(self, network: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any], place: int | str) -> None:
+        super().__init__()
+        self.network = network
+        self._args, self._keywords, self._place = args, keywords, place
+
+    def forward(self, inputs: Tensor) -> Any:
+        """Logits, (N, C), of inputs, (N, ...), as many as it was called with."""
+        args, keywords = _with(self._args, self._keywords, self._place, inputs)
+        output = self.network(*args, **keywords)
+        return output if isinstance(output, Tensor) else _entry(output, "logits")
 
 
 class ForwardCalls:
@@ -36,13 +64,18 @@ class ForwardCalls:
     Args:
         networks: what to watch, by name.
         differentiable: whether the inputs are to have a gradient.
+        inputs: the tensor that is the inputs, where a network takes several; ``None`` for the only floating one.
     """
 
-    def __init__(self, networks: Mapping[str, nn.Module], *, differentiable: bool) -> None:
+    def __init__(
+        self, networks: Mapping[str, nn.Module], *, differentiable: bool, inputs: Tensor | None = None
+    ) -> None:
         self.calls: list[ForwardCall] = []
         self._networks = networks
         self._differentiable = differentiable
-        self._within: list[tuple[nn.Module, Tensor]] = []
+        self._inputs = inputs
+        self._within: list[tuple[nn.Module, Tensor, int | str]] = []
+        self._ran: list[tuple[str, nn.Module]] = []
         self._hooks: list[RemovableHandle] = []
 
     def __enter__(self) -> Self:
@@ -60,32 +93,50 @@ class ForwardCalls:
     def _before(self, module: nn.Module, args: Any, keywords: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         if self._within or not torch.is_grad_enabled():
             return None
-        place = next((i for i, value in enumerate(args) if _is_input(value)), None)
-        key = next((name for name, value in keywords.items() if _is_input(value)), None)
-        if place is None and key is None:
+        place = self._place(module, args, keywords)
+        if place is None:
             return None
-        given: Tensor = args[place] if place is not None else keywords[str(key)]
+        given: Tensor = args[place] if isinstance(place, int) else keywords[place]
         if not self._differentiable:
-            self._within.append((module, given))
+            self._within.append((module, given, place))
             return None
         leaf = given if given.requires_grad else given.detach().requires_grad_()
-        self._within.append((module, leaf))
-        shown = leaf.clone()  # the network may change its inputs in place, which no leaf can be
-        if place is not None:
-            return (*args[:place], shown, *args[place + 1 :]), keywords
-        return args, {**keywords, str(key): shown}
+        self._within.append((module, leaf, place))
+        # A copy is shown, as the network may change its inputs in place, which no leaf can be.
+        return _with(args, keywords, place, leaf.clone())
+
+    def _place(self, module: nn.Module, args: Any, keywords: dict[str, Any]) -> int | str | None:
+        """Where the inputs are among the arguments."""
+        given: list[tuple[int | str, Any]] = [*enumerate(args), *keywords.items()]
+        floating = [(place, value) for place, value in given if _is_input(value) and place != "labels"]
+        if self._inputs is not None:
+            return next((place for place, value in floating if _same(value, self._inputs)), None)
+        if len(floating) > 1:
+            told = ", ".join(f"{place!r} of shape {tuple(value.shape)}" for place, value in floating)
+            raise UnsupportedTrainingError(
+                f"{type(module).__name__}: expected one floating input, with respect to which the penalty is taken, "
+                f"got {told}; say which entry of the batch it is, inputs="
+            )
+        return floating[0][0] if floating else None
 
     def _namer(self, name: str) -> Any:
-        def after(module: nn.Module, args: Any, keywords: Any, output: Any) -> None:  # noqa: ARG001
-            if not self._within or self._within[-1][0] is not module:
+        def after(module: nn.Module, args: Any, keywords: dict[str, Any], output: Any) -> None:
+            if self._within and self._within[-1][0] is not module:
                 return
-            _, inputs = self._within.pop()
+            earlier = tuple(dict.fromkeys(other for other, network in self._ran if not _related(network, module)))
+            if any(True for _ in module.parameters()):
+                self._ran.append((name, module))  # without gradients too, as a frozen body runs
+            if not self._within:
+                return
+            _, inputs, place = self._within.pop()
             logits, loss = _entry(output, "logits"), _entry(output, "loss")
             if isinstance(output, Tensor):
                 logits, loss = output, None
             if isinstance(logits, Tensor) and logits.dim() == 2 and logits.requires_grad and len(logits) == len(inputs):
                 own = loss if isinstance(loss, Tensor) and loss.requires_grad else None
-                self.calls.append(ForwardCall(name, inputs, logits, own))
+                plain = place == 0 and len(args) == 1 and not keywords and isinstance(output, Tensor)
+                network = module if plain else CalledNetwork(module, args, keywords, place)
+                self.calls.append(ForwardCall(name, network, inputs, logits, own, earlier))
 
         return after
 
@@ -122,3 +173,22 @@ def _is_input(value: object) -> bool:
 
 def _entry(output: object, name: str) -> object:
     return output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
+
+
+def _with(
+    args: tuple[Any, ...], keywords: dict[str, Any], place: int | str, value: Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments with another value at one place."""
+    if isinstance(place, int):
+        return (*args[:place], value, *args[place + 1 :]), keywords
+    return args, {**keywords, place: value}
+
+
+def _same(value: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are one, or one is a view of the whole of the other."""
+    return value is other or (value.data_ptr() == other.data_ptr() and value.shape == other.shape)
+
+
+def _related(network: nn.Module, other: nn.Module) -> bool:
+    """Whether one of them is part of the other."""
+    return any(part is other for part in network.modules()) or any(part is network for part in other.modules())

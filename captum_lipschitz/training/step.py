@@ -23,7 +23,8 @@ class LastStep(NamedTuple):
     """What a regularised step ran.
 
     Attributes:
-        network: the one that returned the logits.
+        network: the one that returned the logits, as a function of its inputs alone: with the other arguments that it
+            was called with, and without what it returned beside the logits.
         inputs: what it was given, (N, ...), detached.
         labels: (N,) classes, or as the step's owner gave them.
         output: the regularizer's figures, detached.
@@ -84,10 +85,18 @@ class StepRegularizer:
         self._calls: list[ForwardCall] = []
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """The host's step, up to its loss, runs within this; what it ran before is forgotten."""
+    def watching(self, inputs: Tensor | None = None) -> Iterator[None]:
+        """The host's step, up to its loss, runs within this; what it ran before is forgotten.
+
+        Args:
+            inputs: the tensor that the penalty is taken with respect to, (N, ...), which the network must be given
+                itself. ``None`` for the only floating tensor that it is given, of two dimensions or more.
+
+        Raises:
+            UnsupportedTrainingError: the network is given several, and ``inputs`` does not say which.
+        """
         self.last = None
-        watched = ForwardCalls(self._networks, differentiable=self.regularizer.due)
+        watched = ForwardCalls(self._networks, differentiable=self.regularizer.due, inputs=inputs)
         self._calls = watched.calls
         with sdpa_kernel(SDPBackend.MATH), watched:
             yield
@@ -122,19 +131,22 @@ class StepRegularizer:
                 output = self.regularizer(call.logits, call.inputs, labels, task_loss=task_loss)
                 total = loss + factor * (output.loss - task_loss) if output.loss.requires_grad else loss
         figures = RegularizerOutput(*(figure.detach() for figure in output))
-        self.last = LastStep(self._networks[call.name], call.inputs.detach(), labels, figures)
+        self.last = LastStep(call.network, call.inputs.detach(), labels, figures)
         return total
 
     def _the_one_used(self, calls: list[ForwardCall], loss: Tensor) -> tuple[ForwardCall, Tensor | None]:
         used = the_ones_used(calls, loss)
-        if len(used) == 1:
+        if len(used) == 1 and not used[0][0].earlier:
             return used[0]
-        found = ", ".join(call.name for call, _ in used) or "none"
+        names = [call.name for call, _ in used]
+        earlier = dict.fromkeys(name for call, _ in used for name in call.earlier if name not in names)
+        found = ", ".join([*earlier, *names]) or "none"
         raise UnsupportedTrainingError(
             f"{self._step}: expected a loss computed from the logits, (N, C), of one call of one network on the "
             f"batch's inputs; of the calls of {', '.join(self._networks)} it was computed from: {found}. Name the "
             'network that returns the logits, model="net" or model=lambda module: module.net; a step that runs it '
-            "several times has to add the penalty by itself: regularizer(logits, inputs, labels, task_loss=loss).loss"
+            "several times has to add the penalty by itself: regularizer(logits, inputs, labels, task_loss=loss).loss. "
+            "A tensor that inputs= names must be what the network is given, not what it is made of"
         )
 
     def _read(self, call: ForwardCall, slope: Tensor | None) -> tuple[Tensor, Tensor | float]:

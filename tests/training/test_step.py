@@ -76,7 +76,7 @@ def test_the_gradients_are_those_of_the_explicit_loss(seed: int, factor: float, 
     step.add_penalty(loss, labels if told else None).backward()
     torch.testing.assert_close(_flat_gradient(host), _flat_gradient(plain), rtol=1e-8, atol=1e-10 * factor)
     assert step.last is not None
-    assert step.last.network is host
+    torch.testing.assert_close(step.last.network(inputs), _logits(host(pixel_values=inputs)))
     assert step.last.labels.equal(labels)
     assert step.last.inputs.equal(inputs)
     assert not inputs.requires_grad
@@ -108,6 +108,79 @@ def test_a_skipped_step_returns_the_loss_itself() -> None:
         totals.append((step.add_penalty(loss), loss))
     assert totals[0][0] > totals[0][1]
     assert totals[1][0] is totals[1][1]
+
+
+class _Body(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(2, 5, 3, padding=1).double()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.gelu(self.convolution(images))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_head_is_not_taken_for_the_network(frozen: bool) -> None:
+    images, labels = build_batch(0, 6)
+    body, head = _Body(), nn.Sequential(nn.Flatten(), nn.Linear(125, 4)).double()
+    step = StepRegularizer(_regularizer(), {"body": body, "head": head}, step="my_step")
+    with step.watching():
+        with torch.set_grad_enabled(not frozen):
+            features = body(images)
+        loss = F.cross_entropy(head(features), labels)
+    with pytest.raises(UnsupportedTrainingError, match=r"my_step: .* computed from: body, head\."):
+        step.add_penalty(loss)
+    named = StepRegularizer(_regularizer(), {"head": head})  # who names the head means the features
+    with named.watching():
+        loss = F.cross_entropy(head(body(images).detach()), labels)
+    assert named.add_penalty(loss) > loss
+
+
+def test_the_whole_run_before_without_gradients_is_no_body() -> None:
+    images, labels = build_batch(0, 6)
+    host = _Dressed("tensor")
+    step = StepRegularizer(_regularizer(), {"whole": host, "net": host.net})
+    for network in (lambda x: host(pixel_values=x), host.net):
+        with step.watching():
+            with torch.no_grad():
+                host(pixel_values=images)  # pseudo-labels, say
+            loss = F.cross_entropy(network(images), labels)
+        assert step.add_penalty(loss) > loss
+
+
+class _Two(nn.Module):
+    """Takes a second floating argument, by position or by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = _network()
+
+    def forward(self, table: Tensor, images: Tensor, *, scale: float = 1.0) -> Tensor:
+        logits: Tensor = scale * self.net(images) + table
+        return logits
+
+
+def test_of_several_inputs_one_has_to_be_named() -> None:
+    images, labels = build_batch(0, 6)
+    table = torch.rand(6, 4, dtype=torch.float64)
+    host = _Two()
+    step = StepRegularizer(_regularizer(), {"net": host})
+    with (
+        pytest.raises(UnsupportedTrainingError, match=r"_Two: expected one floating input.* 1 of shape \(6, 2, 5, 5\)"),
+        step.watching(),
+    ):
+        host(table, images)
+    for call in (lambda: host(table, images, scale=2.0), lambda: host(table, images=images, scale=2.0)):
+        with step.watching(images):
+            logits = call()
+        step.add_penalty(F.cross_entropy(logits, labels))
+        assert step.last is not None
+        assert step.last.inputs.equal(images)
+        torch.testing.assert_close(step.last.network(images), logits)
+    with step.watching(images):
+        loss = F.cross_entropy(host(table, images + 0), labels)
+    with pytest.raises(UnsupportedTrainingError, match="computed from: none"):
+        step.add_penalty(loss)
 
 
 @pytest.mark.parametrize("calls", [0, 2])

@@ -60,9 +60,9 @@ def test_every_second_epoch_and_every_validation_by_itself():
     callback = Noted(every_n_epochs=2, max_images=8, attack=attack(), count=8)
     module = Classifier()
     trainer = fit(module, loader(8), callback, val=loader(24, seed=9), max_epochs=5, num_sanity_val_steps=1)
-    assert len(callback.pairs) == 2
+    assert len(callback.pairs) == 3  # after epochs 1 (the first), 2 and 4
     trainer.validate(module, loader(24, seed=9), verbose=False)
-    assert len(callback.pairs) == 3
+    assert len(callback.pairs) == 4
     assert all(torch.equal(result.distances, expected.distances) for result, expected in callback.pairs)
 
 
@@ -109,6 +109,23 @@ def test_the_best_checkpoint_by_its_area(tmp_path):
     callback = AraCallback(max_images=8, attack=attack())
     fit(Classifier(), loader(8), callback, saves, val=loader(8, seed=9))
     assert float(saves.best_model_score) == pytest.approx(callback.result.area)
+
+
+def test_a_monitor_finds_the_area_after_every_validation(tmp_path):
+    saves = pl.callbacks.ModelCheckpoint(tmp_path, monitor="ara", mode="max", save_top_k=-1)
+    callback = AraCallback(every_n_epochs=3, max_images=8, attack=attack())
+    fit(Classifier(), loader(8), callback, saves, val=loader(8, seed=9), max_epochs=2)
+    assert [float(score) for score in saves.best_k_models.values()] == pytest.approx([callback.result.area] * 2)
+
+
+def test_where_nothing_is_validated_nothing_can_be_measured():
+    with pytest.raises(InvalidInputError, match="trainer: expected one that validates"):
+        fit(Classifier(), loader(8), AraCallback(data=data(8, 9)))
+
+
+def test_two_of_one_name_would_log_the_same_figures():
+    with pytest.raises(InvalidInputError, match="name: expected another one for each AraCallback, got 'ara' 2 times"):
+        fit(Classifier(), loader(8), AraCallback(), AraCallback(), val=loader(8, seed=9))
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,14 @@
 
 import copy
 import functools
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from modules import Classifier, data, explicit_steps, fit, flat_parameters, loader, network, relative_error
+from modules import CLASSES, Classifier, data, explicit_steps, fit, flat_parameters, loader, network, relative_error
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -62,6 +63,55 @@ class Split(Classifier):
 
     def training_step(self, batch, batch_idx):
         return F.cross_entropy(self.head(self.body(batch[0])), batch[1])
+
+
+class SplitByFeatureMaps(Split):
+    """Its body returns (N, 8, 6, 6), and may be frozen and run without gradients."""
+
+    frozen = False
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = self.body[:2], nn.Sequential(self.body[2:], self.head)
+
+    def training_step(self, batch, batch_idx):
+        with torch.set_grad_enabled(not self.frozen):
+            features = self.body(batch[0])
+        return F.cross_entropy(self.head(features), batch[1])
+
+
+class SplitAndFrozen(SplitByFeatureMaps):
+    frozen = True
+
+
+class Objects(Classifier):
+    """Its network returns an object, as those of Hugging Face do, and takes a table beside the images."""
+
+    class Net(nn.Module):  # noqa: D106
+        def __init__(self):
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, table, *, pixels):
+            return SimpleNamespace(logits=self.inner(pixels) + table)
+
+    def __init__(self):
+        super().__init__(self.Net())
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self.net(torch.zeros(len(batch[1]), CLASSES), pixels=batch[0]).logits, batch[1])
+
+
+class SharedStep(Classifier):
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self.training_step(batch, batch_idx))
+
+
+class CompiledPart(Classifier):
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.head = self.net[:3], self.net[3:]
+        self.net = torch.compile(nn.Sequential(self.backbone, self.head), backend="aot_eager")
 
 
 class Manual(Classifier):
@@ -215,6 +265,10 @@ def test_figures_are_logged():
         (Smoothed, {}, UnsupportedLossError, "labels=1"),
         (Twice, {"labels": 1}, UnsupportedTrainingError, "computed from: net, net"),
         (Split, {}, UnsupportedTrainingError, "computed from: body, head"),
+        (SplitByFeatureMaps, {}, UnsupportedTrainingError, "computed from: body, head"),
+        (SplitAndFrozen, {}, UnsupportedTrainingError, "computed from: body, head"),
+        (Objects, {}, UnsupportedTrainingError, "expected one floating input"),
+        (CompiledPart, {}, UnsupportedTrainingError, "expected no compiled part, net is one"),
         (Manual, {}, UnsupportedTrainingError, "expected automatic optimisation, Manual optimises by itself"),
         (Classifier, {"model": "nett"}, InvalidInputError, r"one of \['net'\] or of theirs, got 'nett'"),
         (Classifier, {"labels": "label"}, InvalidInputError, "labels: expected an entry of the batch"),
@@ -279,6 +333,47 @@ def test_attention_is_run_in_the_form_that_has_a_second_derivative():
         (expected,) = explicit(module.net, loader(8))
     fit(module, loader(8), LipschitzCallback(**settings()))
     assert relative_error(module.gradients[0], expected) < ROUNDING
+
+
+def test_a_network_of_several_inputs_that_returns_an_object():
+    module = Objects()
+    callback = LipschitzCallback(**settings(), inputs=0, radius_every=1)
+    trainer = fit(module, loader(8), callback)
+    (expected,) = explicit(network(), loader(8))
+    assert relative_error(module.gradients[0], expected) < ROUNDING
+    assert float(trainer.callback_metrics["lipschitz_median_radius"]) >= 0
+
+
+def test_validation_that_shares_the_step_has_no_penalty():
+    module = SharedStep()
+    trainer = fit(module, loader(8), LipschitzCallback(**settings()), val=loader(8, seed=9))
+    images, labels = data(8, 9)
+    expected = F.cross_entropy(module.net(images), labels)
+    assert float(trainer.callback_metrics["val_loss"]) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_the_learning_rate_finder_tries_the_regularised_step():
+    calls = []
+
+    class Counted(LipschitzRegularizer):
+        def __call__(self, *arguments, **keywords):
+            calls.append(1)
+            return super().__call__(*arguments, **keywords)
+
+    callback = LipschitzCallback(**settings())
+    callback.regularizer.__class__ = Counted
+    finder = pl.callbacks.LearningRateFinder(num_training_steps=5, early_stop_threshold=None)
+    fit(Classifier(), loader(32), finder, callback)
+    assert len(calls) > 4  # the epoch's, and before it the finder's
+
+
+def test_a_trainer_of_the_other_package_is_named():
+    other = pytest.importorskip("pytorch_lightning", reason="pytorch_lightning is not installed")
+    trainer = other.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    module = Classifier()
+    module._trainer = trainer
+    with pytest.raises(UnsupportedTrainingError, match="got one of pytorch_lightning"):
+        LipschitzCallback(**settings()).setup(trainer, module, "fit")
 
 
 def test_a_compiled_module_is_refused():

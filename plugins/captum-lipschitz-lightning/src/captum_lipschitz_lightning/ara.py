@@ -43,7 +43,8 @@ class AraCallback(pl.Callback):
     the bit the one of a single process.
 
     Args:
-        every_n_epochs: at least 1. Every validation of such an epoch is measured, and all of ``trainer.validate``.
+        every_n_epochs: at least 1. A fit's first validation is measured, each of every n-th epoch, and all of
+            ``trainer.validate``; the others log the last figures once more.
         max_images: how many, from the first on; at least 1. ``None`` for all.
         data: ``(images, labels)`` or batches, the same in each process; ``None`` for the trainer's first validation
             dataloader.
@@ -56,7 +57,8 @@ class AraCallback(pl.Callback):
             ``norm``, ``scale``, ``generator``, ``show_progress``.
 
     Raises:
-        InvalidInputError, InvalidTypeError: for settings that cannot be used.
+        InvalidInputError, InvalidTypeError: for settings that cannot be used; in ``fit``, where nothing is validated,
+            or another AraCallback has the same name.
 
     Attributes:
         result: of the last measurement, or ``None``.
@@ -101,9 +103,25 @@ class AraCallback(pl.Callback):
         self.settings = {**settings, "doubts": doubts}
         self.result: AraResult | None = None
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.result = None
+        if not trainer.enable_validation:
+            raise InvalidInputError(
+                "trainer: expected one that validates, as the area is measured when validation ends, got no "
+                "validation_step or no validation dataloader; or call AraCallback.measure where it is wanted"
+            )
+        others = [one for one in trainer.callbacks if isinstance(one, AraCallback) and one.name == self.name]  # type: ignore[attr-defined]
+        if len(others) > 1:
+            raise InvalidInputError(
+                f"name: expected another one for each AraCallback, got {self.name!r} {len(others)} times"
+            )
+
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         fitting = trainer.state.fn == "fit"
-        if trainer.sanity_checking or (fitting and (trainer.current_epoch + 1) % self.every_n_epochs):
+        if trainer.sanity_checking:
+            return
+        if fitting and self.result is not None and (trainer.current_epoch + 1) % self.every_n_epochs:
+            self._log(pl_module, self.result)  # the last one once more, for whoever monitors it
             return
         # Lightning validates in inference mode, of whose tensors there are no gradients.
         with isolate_rng(), torch.inference_mode(mode=False), torch.enable_grad():

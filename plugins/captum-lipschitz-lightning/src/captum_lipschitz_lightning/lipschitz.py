@@ -38,6 +38,8 @@ class LipschitzCallback(pl.Callback):
         labels: where the batch has them: a place, a key or a function, ``lambda batch: batch[1]``. ``None`` reads them
             off the loss's gradient at the logits; that must be the one of a mean cross entropy of integer labels, or
             there is an error. Needed for label smoothing, mixup (the mixed labels), class weights, other losses.
+        inputs: where the batch has the tensor that the penalty is taken with respect to, named as ``labels`` are.
+            Needed where the network is given several floating tensors.
         radius_every: optimiser steps from one radius to the next, at least 1; ``None`` for none.
         settings: the others of ``LipschitzRegularizer``, but for ``accumulation_steps``, which the trainer decides. In
             several processes each draws for itself: the process's rank is added to the generator's seed.
@@ -66,12 +68,14 @@ class LipschitzCallback(pl.Callback):
         strength: float | StrengthController,
         model: FromModule | None = None,
         labels: FromBatch | None = None,
+        inputs: FromBatch | None = None,
         radius_every: int | None = 50,
         **settings: Any,
     ) -> None:
         super().__init__()
         check_from_module(model)
         check_from_batch(labels, "labels")
+        check_from_batch(inputs, "inputs")
         if "accumulation_steps" in settings:
             raise InvalidInputError(
                 "accumulation_steps: expected none, as it is the trainer's: Trainer(accumulate_grad_batches=...)"
@@ -81,12 +85,16 @@ class LipschitzCallback(pl.Callback):
         self.regularizer = LipschitzRegularizer(strength=strength, **settings)
         self.model = model
         self.labels = labels
+        self.inputs = inputs
         self.radius_every = radius_every
         self._step: RegularizedStep | None = None
         self._seeded = False
         self._device = torch.device("cpu")
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Attach, before a learning-rate or batch-size finder tries steps, which start with the fit."""
+        if stage != "fit":
+            return
         refuse_unsupported_trainer(pl_module)
         self._device = trainer.strategy.root_device
         if not self._seeded:
@@ -95,7 +103,10 @@ class LipschitzCallback(pl.Callback):
             if process_rank() > 0:
                 generator.manual_seed(generator.initial_seed() + process_rank())
             self._seeded = True
-        self._step = RegularizedStep(pl_module, self.regularizer, model=self.model, labels=self.labels)
+        self._detach()
+        self._step = RegularizedStep(
+            pl_module, self.regularizer, model=self.model, labels=self.labels, inputs=self.inputs
+        )
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

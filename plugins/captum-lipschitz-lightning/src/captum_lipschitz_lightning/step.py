@@ -153,8 +153,8 @@ def _refuse_compiled(module: pl.LightningModule) -> None:
     """A graph that was compiled without the penalty cannot be differentiated twice, nor watched from within."""
     for name, part in module.named_modules():
         if hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None:
+            compiled = name or type(module).__name__
             raise UnsupportedTrainingError(
-                f"module: expected no compiled part, {name or type(module).__name__} is one, whose gradient has no "
-                "second derivative; compile RegularizedModule(model, regularizer) by its own compile() and add the penalty in "
-                "training_step"
+                f"module: expected no compiled part, {compiled} is one, whose gradient has no second derivative; compile "
+                "RegularizedModule(model, regularizer) by its own compile() and add the penalty in training_step"
             )

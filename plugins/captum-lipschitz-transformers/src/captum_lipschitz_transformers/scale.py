@@ -110,7 +110,8 @@ class LossScale:
             raise UnsupportedLossError(
                 f"compute_loss: expected a loss whose scale under gradient accumulation can be told; it has no "
                 f"gradient with respect to num_items_in_batch, and {value:.4g} is near neither the batch's "
-                f"mean cross entropy, {processes * mean:.4g}, nor its share of the step's, {normalised * mean:.4g}; {_WHAT_TO_DO}"
+                f"mean cross entropy, {processes * mean:.4g}, nor its share of the step's, {normalised * mean:.4g}; "
+                f"{_WHAT_TO_DO}"
             )
         self._plain_is_normalised = far_if_normalised / normalised < far_if_mean / processes
         return self._plain_is_normalised

@@ -159,3 +159,32 @@ def test_sets_that_cannot_be_measured(data, given, words):
 def test_settings_that_cannot_be_used(given, error, words):
     with pytest.raises(error, match=words):
         AraCallback(**given)
+
+
+class TwoInputs(ConvNet):
+    def forward(self, images, tab, labels=None):
+        return super().forward(images + tab[:, :1, None, None], labels)
+
+
+class WithoutTab(torch.nn.Module):
+    def __init__(self, trained):
+        super().__init__()
+        self.trained = trained
+
+    def forward(self, images):
+        return self.trained(images, images.new_zeros(len(images), 1))["logits"]
+
+
+def test_a_model_of_several_inputs_is_refused_by_name_and_measured_in_a_wrapper():
+    plain = evaluation(name="images")
+    rows = [{**plain[index], "tab": torch.zeros(1)} for index in range(len(plain))]
+
+    def evaluate(**settings):
+        callback = AraCallback(max_images=8, images="images", attack=attack(), **settings)
+        return Trainer(TwoInputs(), arguments(), eval_dataset=rows, callbacks=[callback]).evaluate()
+
+    with pytest.raises(InvalidTypeError, match=r"model: .*'images' alone, got TwoInputs, which also needs tab; .*Wrap"):
+        evaluate()
+    pairs = [(plain.images[:8], plain.labels[:8])]
+    expected = accuracy_robustness_area(WithoutTab(TwoInputs()), pairs, attack=attack(), doubts="off")
+    assert evaluate(model=WithoutTab)["eval_ara"] == expected.area

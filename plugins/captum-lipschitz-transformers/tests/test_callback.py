@@ -132,6 +132,38 @@ def test_a_callback_alone_is_refused():
         trainer.train()
 
 
+def test_a_callback_that_is_added_already_is_refused():
+    words = "LipschitzTrainerCallback, as a regularised trainer has added its own already; leave it out"
+    with pytest.raises(UnsupportedTrainingError, match=words):
+        made(options={"callbacks": [LipschitzTrainerCallback()]})
+    with pytest.raises(UnsupportedTrainingError, match=words):
+        made().add_callback(LipschitzTrainerCallback)
+    trainer = Trainer(vit(), arguments(), callbacks=[LipschitzTrainerCallback()])
+    with pytest.raises(UnsupportedTrainingError, match=words):
+        regularize_trainer(trainer, regularizer())
+    assert type(trainer) is Trainer
+
+
+def test_a_new_model_starts_with_a_new_state_and_the_same_one_goes_on():
+    def strengths(trainer):
+        trainer.train()
+        return [row["lipschitz_strength"] for row in trainer.state.log_history if "loss" in row]
+
+    def made_anew():
+        return vit()
+
+    settings = {"train_dataset": Images(16), "args": arguments()}
+    anew = LipschitzTrainer(model_init=made_anew, lipschitz=regularizer(adaptive()), **settings)
+    first = strengths(anew)
+    assert first[0] != first[1]
+    assert strengths(anew) == first
+    assert anew.lipschitz_loss.regularizer.state_dict()["steps"] == 2
+    on = LipschitzTrainer(vit(), lipschitz=regularizer(adaptive()), **settings)
+    assert strengths(on)[0] == first[0]
+    assert strengths(on)[0] != first[0]
+    assert on.lipschitz_loss.regularizer.state_dict()["steps"] == 4
+
+
 class Twice(ConvNet):
     def forward(self, images, labels):
         logits = self.net(images) + self.net(images.flip(3))

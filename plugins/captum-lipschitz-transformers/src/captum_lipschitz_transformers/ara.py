@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -44,6 +44,8 @@ class AraCallback(TrainerCallback):
             its order.
         images: the batch's entry that has them; ``None`` for the model's ``main_input_name``.
         labels: the batch's entry that has the labels.
+        model: makes of the trained model the one that is measured, which maps images alone to logits: for models that
+            take several inputs, ``model=lambda trained: Wrapper(trained)``. ``None`` for ``LogitsNetwork``.
         name: what the figures are called, after ``eval_``.
         doubts: how closely to look for reasons to doubt the area, see ``accuracy_robustness_area``.
         settings: the others of ``accuracy_robustness_area``: ``attack``, ``criterion``, ``chance``, ``bounds``,
@@ -70,6 +72,7 @@ class AraCallback(TrainerCallback):
         data: Data | None = None,
         images: str | None = None,
         labels: str = "labels",
+        model: Callable[[Any], nn.Module] | None = None,
         name: str = "ara",
         doubts: Any = "off",
         **settings: Any,
@@ -87,6 +90,7 @@ class AraCallback(TrainerCallback):
         self.data = data
         self.images = images
         self.labels = labels
+        self.model = model
         self.name = name
         self.settings = {**settings, "doubts": doubts}
         self.result: AraResult | None = None
@@ -114,12 +118,13 @@ class AraCallback(TrainerCallback):
         """The area of the model as it is, on the data given or those that a dataloader reads.
 
         Raises:
-            As ``accuracy_robustness_area``, and InvalidInputError for a dataloader that cannot be read in order.
+            As ``accuracy_robustness_area``, InvalidInputError for a dataloader that cannot be read in order, and
+            InvalidTypeError for a model that needs other inputs too.
         """
         name = self.images or getattr(model, "main_input_name", None) or "pixel_values"
         stream = self._limited(self._batches(loader, name))
         with without_autocast(model):
-            network = LogitsNetwork(model, input_name=name)
+            network = self.model(model) if self.model is not None else _alone(model, name)
             return accuracy_robustness_area(network, stream, device=device, **self.settings)
 
     def _batches(self, loader: Any, name: str) -> Iterator[tuple[Tensor, Tensor]]:
@@ -169,6 +174,22 @@ def _figures(result: AraResult, name: str) -> dict[str, float]:
         distributed.broadcast_object_list(first, src=0)
         figures = first[0]
     return figures
+
+
+def _alone(model: Any, name: str) -> LogitsNetwork:
+    """The model as one of its images alone, if it can be called with them alone."""
+    if isinstance(model, nn.Module):
+        parameters = inspect.signature(model.forward).parameters.values()
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        needed = [one.name for one in parameters if one.kind in named and one.default is one.empty]
+        others = [one for one in needed if one != name]
+        if others:
+            raise InvalidTypeError(
+                f"model: expected one that can be called with {name!r} alone, got {type(model).__name__}, which also "
+                f"needs {', '.join(others)}; name its images, AraCallback(images=...), or give "
+                "AraCallback(model=lambda trained: Wrapper(trained)), a module that maps images to logits"
+            )
+    return LogitsNetwork(model, input_name=name)
 
 
 def _prefix_of(metrics: dict[str, float]) -> str:

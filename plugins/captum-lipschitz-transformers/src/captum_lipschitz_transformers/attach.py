@@ -8,7 +8,7 @@ from transformers import Trainer
 
 from captum_lipschitz.errors import InvalidTypeError, UnsupportedTrainingError
 from captum_lipschitz.training import LipschitzRegularizer
-from captum_lipschitz_transformers.callback import LipschitzTrainerCallback
+from captum_lipschitz_transformers.callback import LipschitzTrainerCallback, refuse_second
 from captum_lipschitz_transformers.loss import RegularizedLoss
 from captum_lipschitz_transformers.refusals import refuse_unsupported
 from captum_lipschitz_transformers.trainer import LipschitzTrainerMixin
@@ -70,6 +70,7 @@ def regularize_trainer(
     if isinstance(trainer, LipschitzTrainerMixin):
         raise UnsupportedTrainingError("trainer: expected one without a penalty, it has one already")
     loss = RegularizedLoss(regularizer, input_name=lipschitz_input, labels=lipschitz_labels)
+    refuse_second(trainer.callback_handler.callbacks)
     refuse_unsupported(trainer, regularizer)
     callback = LipschitzTrainerCallback(loss, radius_every=lipschitz_radius_every)
     original: type[Trainer] = type(trainer)

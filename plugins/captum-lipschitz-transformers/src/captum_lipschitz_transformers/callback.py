@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -115,6 +116,23 @@ class LipschitzTrainerCallback(TrainerCallback):
             distributed.all_gather_object(everyone, radii.cpu())  # batches may differ in size
             radii = torch.cat(everyone)
         return float(radii.median())
+
+
+def refuse_second(callbacks: Iterable[Any]) -> None:
+    """Raise where a user gives a ``LipschitzTrainerCallback`` to a regularised trainer, which adds its own.
+
+    Args:
+        callbacks: instances, or classes.
+
+    Raises:
+        UnsupportedTrainingError: there is one among them.
+    """
+    for callback in callbacks:
+        if isinstance(callback, LipschitzTrainerCallback) or callback is LipschitzTrainerCallback:
+            raise UnsupportedTrainingError(
+                "callbacks: expected no LipschitzTrainerCallback, as a regularised trainer has added its own already; "
+                "leave it out"
+            )
 
 
 def _mean(figures: Tensor) -> Tensor:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import Trainer
 
 from captum_lipschitz.errors import InvalidTypeError
 from captum_lipschitz.training import LastStep, LipschitzRegularizer, StepRegularizer
 from captum_lipschitz.training.processes import process_rank
 from captum_lipschitz_transformers.batch import input_name_of, labels_of
+from captum_lipschitz_transformers.scale import LossScale
 
-_IGNORED = -100  # the label that Hugging Face's losses leave out
-
-HostLoss = Callable[[dict[str, Any]], tuple[Tensor, Any]]
-"""The Trainer's own ``compute_loss`` of a batch: loss and outputs."""
+HostLoss = Callable[[dict[str, Any], Tensor | None], tuple[Tensor, Any]]
+"""The Trainer's own ``compute_loss`` of a batch and of the step's number of items: loss and outputs."""
 
 
 class RegularizedLoss:
@@ -26,7 +24,8 @@ class RegularizedLoss:
 
     The Trainer sums the losses of an optimiser step's micro-batches, each divided by the number of items in all of them
     where the model or ``compute_loss_func`` accepts ``num_items_in_batch``, and otherwise divides each mean by the
-    number of micro-batches. The penalty is weighted as the batch's loss is, and the controller sees the mean loss.
+    number of micro-batches; ``LossScale`` tells which. The penalty is weighted as the batch's loss is, and the
+    controller sees the mean loss.
 
     Args:
         regularizer: the one to add; its ``accumulation_steps`` is set as the trainer accumulates.
@@ -58,6 +57,8 @@ class RegularizedLoss:
         self.keywords: dict[str, Any] = {}
         self.task_loss: Tensor | None = None
         self.seeded = False
+        self._made = copy.deepcopy(regularizer.state_dict())
+        self._scale = LossScale(multi_label=regularizer.multi_label)
         self._named_input = input_name
         self._named_labels = labels
         self._network: nn.Module | None = None
@@ -75,7 +76,13 @@ class RegularizedLoss:
             generator = self.regularizer.generator
             generator.manual_seed(generator.initial_seed() + process_rank())
         self.seeded = True
+        self._scale.begin()
         self.regularizer.load_state_dict(self.regularizer.state_dict())
+
+    def restart(self) -> None:
+        """The model is a new one: the regularizer's state is that which it was given with."""
+        self.regularizer.load_state_dict(copy.deepcopy(self._made))
+        self.seeded = False
 
     def compute(
         self, trainer: Trainer, network: nn.Module, batch: Mapping[str, Any], items: Any, host: HostLoss
@@ -91,6 +98,7 @@ class RegularizedLoss:
 
         Raises:
             InvalidInputError, InvalidTypeError: the batch has no floating inputs or no labels.
+            UnsupportedLossError: it cannot be told what the loss was divided by.
             UnsupportedTrainingError: the loss was not computed from the logits, (N, C), of one call.
         """
         name = input_name_of(batch, network, self._named_input, trainer.label_names)
@@ -104,37 +112,10 @@ class RegularizedLoss:
         left_out = {name, self._named_labels, *trainer.label_names}
         self.keywords = {key: value for key, value in batch.items() if key not in left_out}
         counted = batch.get("labels")
+        watched = self._scale.watched(items)
         with self._step.watching():
-            loss, outputs = host(given)
-        factor = 1.0 if items is None else self._factor(trainer, loss, outputs, counted, labels, items)
+            loss, outputs = host(given, watched)
+        factor = self._scale.factor(trainer, loss, outputs, counted, labels, watched)
         mean = loss / factor
         self.task_loss = mean.detach()
         return self._step.add_penalty(mean, labels) * factor, outputs
-
-    def _factor(
-        self, trainer: Trainer, loss: Tensor, outputs: Any, counted: Any, labels: Tensor, items: Any
-    ) -> Tensor | float:
-        """What the batch's mean loss was multiplied by."""
-        accepts = trainer.model_accepts_loss_kwargs
-        accepts_or_own = bool(accepts or trainer.compute_loss_func)
-        several = trainer.args.average_tokens_across_devices and accepts_or_own
-        processes = float(trainer.accelerator.num_processes if several else 1)
-        scaled = trainer.loss_is_scaled_for_ga
-        if not (accepts_or_own if scaled is None else scaled) or not isinstance(counted, Tensor):
-            return processes
-        normalised: Tensor = counted.ne(_IGNORED).sum() * processes / items
-        if trainer.compute_loss_func is not None or trainer.label_smoother is not None:
-            return normalised
-        # Some models accept the number of items and return the mean all the same, that of several labels for one.
-        logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
-        if not isinstance(logits, Tensor):
-            return normalised
-        mean = self._mean_loss(logits.detach().float(), labels)
-        value = loss.detach()
-        nearer = (value - normalised * mean).abs() <= (value - processes * mean).abs()
-        return torch.where(nearer, normalised, torch.full_like(normalised, processes))
-
-    def _mean_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if self.regularizer.multi_label:
-            return F.binary_cross_entropy_with_logits(logits, labels.to(logits))
-        return F.cross_entropy(logits, labels.to(logits.device))

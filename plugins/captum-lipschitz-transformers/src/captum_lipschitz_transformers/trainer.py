@@ -12,7 +12,7 @@ from transformers import Trainer
 from captum_lipschitz.errors import InvalidTypeError
 from captum_lipschitz.training import LipschitzRegularizer
 from captum_lipschitz_transformers.ara import AraCallback
-from captum_lipschitz_transformers.callback import LipschitzTrainerCallback
+from captum_lipschitz_transformers.callback import LipschitzTrainerCallback, refuse_second
 from captum_lipschitz_transformers.checkpoint import load_state, save_state
 from captum_lipschitz_transformers.loss import RegularizedLoss
 from captum_lipschitz_transformers.refusals import refuse_unsupported
@@ -80,10 +80,11 @@ class LipschitzTrainerMixin(_Base):
                 f"{type(self).__name__}: expected a subclass of transformers.Trainer: "
                 "class MyTrainer(LipschitzTrainerMixin, Trainer)"
             )
+        refuse_second(self.callback_handler.callbacks)
         refuse_unsupported(self, loss.regularizer)
         self.lipschitz_loss = loss
         self.lipschitz_callback = callback
-        self.add_callback(callback)
+        super().add_callback(callback)
         callback.set_trainer(self)
         for one in self.callback_handler.callbacks:
             if isinstance(one, AraCallback):
@@ -91,9 +92,18 @@ class LipschitzTrainerMixin(_Base):
 
     def add_callback(self, callback: Any) -> None:
         """As the Trainer's; an ``AraCallback`` logs through this trainer."""
+        refuse_second([callback])
         super().add_callback(callback)
         if isinstance(callback, AraCallback):
             callback.set_trainer(self)
+
+    def call_model_init(self, *args: Any, **settings: Any) -> Any:
+        """As the Trainer's, which calls it in each ``train``; for a new model the regularizer starts anew."""
+        model = super().call_model_init(*args, **settings)
+        loss: RegularizedLoss | None = getattr(self, "lipschitz_loss", None)  # none while the Trainer is being made
+        if loss is not None:
+            loss.restart()
+        return model
 
     def training_step(self, *args: Any, **settings: Any) -> Tensor:
         """As the Trainer's; what is checkpointed runs attention once more in the backward pass."""
@@ -120,8 +130,8 @@ class LipschitzTrainerMixin(_Base):
         if not (model.training and torch.is_grad_enabled()):
             return host(model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch)
 
-        def with_outputs(given: dict[str, Any]) -> Any:
-            return host(model, given, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        def with_outputs(given: dict[str, Any], items: Tensor | None) -> Any:
+            return host(model, given, return_outputs=True, num_items_in_batch=items)
 
         network = self.accelerator.unwrap_model(model)
         loss, outputs = self.lipschitz_loss.compute(self, network, inputs, num_items_in_batch, with_outputs)

@@ -12,7 +12,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, UnsupportedTrainingError
 from captum_lipschitz.metrics import margin_radius
 from captum_lipschitz.training.processes import number_of_processes
-from captum_lipschitz_transformers.logits import LogitsNetwork, without_autocast
+from captum_lipschitz_transformers.logits import without_autocast
 from captum_lipschitz_transformers.loss import RegularizedLoss
 from captum_lipschitz_transformers.refusals import refuse_unsupported
 
@@ -105,12 +105,11 @@ class LipschitzTrainerCallback(TrainerCallback):
 
     def _median_radius(self, loss: RegularizedLoss) -> float:
         last = loss.last
-        if last is None:
+        if last is None or loss.network is None:
             return float("nan")
         labels = last.labels.argmax(1) if last.labels.dim() == 2 else last.labels
-        with without_autocast(last.network):
-            network = LogitsNetwork(last.network, input_name=loss.input_name, **loss.keywords)
-            radii = margin_radius(network, last.inputs, labels).double()
+        with without_autocast(loss.network):
+            radii = margin_radius(last.network, last.inputs, labels).double()
         if number_of_processes() > 1:
             everyone: list[Any] = [None] * number_of_processes()
             distributed.all_gather_object(everyone, radii.cpu())  # batches may differ in size

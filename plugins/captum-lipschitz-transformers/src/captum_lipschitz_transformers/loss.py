@@ -33,8 +33,7 @@ class RegularizedLoss:
         labels: the batch's entry that has the labels; ``None`` for the trainer's only label name.
 
     Attributes:
-        input_name: of the last batch, ``None`` before the first.
-        keywords: the last batch's other entries, but for labels.
+        network: the model without what the trainer wrapped around it, ``None`` before the first batch.
         task_loss: the last batch's mean loss without the penalty.
 
     Raises:
@@ -53,15 +52,13 @@ class RegularizedLoss:
             if value is not None and not isinstance(value, str):
                 raise InvalidTypeError(f"{name}: expected a key of the batch or None, got {type(value).__name__}")
         self.regularizer = regularizer
-        self.input_name: str | None = None
-        self.keywords: dict[str, Any] = {}
+        self.network: nn.Module | None = None
         self.task_loss: Tensor | None = None
         self.seeded = False
         self._made = copy.deepcopy(regularizer.state_dict())
         self._scale = LossScale(multi_label=regularizer.multi_label)
         self._named_input = input_name
         self._named_labels = labels
-        self._network: nn.Module | None = None
         self._step: StepRegularizer | None = None
 
     @property
@@ -103,17 +100,14 @@ class RegularizedLoss:
         """
         name = input_name_of(batch, network, self._named_input, trainer.label_names)
         labels = labels_of(batch, trainer.label_names, self._named_labels)
-        if self._step is None or self._network is not network:
+        if self._step is None or self.network is not network:
             networks = {type(network).__name__: network}
             self._step = StepRegularizer(self.regularizer, networks, step="compute_loss")
-            self._network = network
-        self.input_name = name
+            self.network = network
         given = {name: batch[name], **{key: value for key, value in batch.items() if key != name}}
-        left_out = {name, self._named_labels, *trainer.label_names}
-        self.keywords = {key: value for key, value in batch.items() if key not in left_out}
         counted = batch.get("labels")
         watched = self._scale.watched(items)
-        with self._step.watching():
+        with self._step.watching(batch[name]):
             loss, outputs = host(given, watched)
         factor = self._scale.factor(trainer, loss, outputs, counted, labels, watched)
         mean = loss / factor

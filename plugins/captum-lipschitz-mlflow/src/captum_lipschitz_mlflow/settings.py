@@ -135,8 +135,8 @@ class Settings:
 
         if not isinstance(self.name, str) or not _is_metric_name(self.name):
             raise InvalidInputError(
-                "name: expected a short text of letters, digits, '_', '-', '.' and ' ' (as MLflow's metrics have), with "
-                f"a letter or digit in it and not beginning with '..', got {self.name!r}"
+                "name: expected a short text of letters, digits, '_', '-', '.' and ' ' (as MLflow's metrics are), "
+                f"with a letter or digit in it and not beginning with '..', got {self.name!r}"
             )
         names = self.class_names
         if isinstance(names, Mapping):

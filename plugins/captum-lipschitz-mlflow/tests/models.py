@@ -37,7 +37,7 @@ def _labels():
 LABELS = _labels()
 
 
-def log(model, images=IMAGES, *, signature=True, serialization="pickle"):
+def log(model, images=IMAGES, *, signature=True, serialization="pickle", example=2):
     settings = {"signature": infer_signature(images, np.zeros((len(images), 3), np.float32))} if signature else {}
     takes = inspect.signature(mlflow.pytorch.log_model).parameters
     if serialization == "pt2" and not {"serialization_format", "export_model"} & set(takes):
@@ -47,7 +47,7 @@ def log(model, images=IMAGES, *, signature=True, serialization="pickle"):
     elif serialization == "pt2":
         settings["export_model"] = True
     if serialization == "pt2":
-        settings["input_example"] = images[:2]
+        settings["input_example"] = images[:example]
     return mlflow.pytorch.log_model(model, name="net", pip_requirements=["torch"], **settings).model_uri
 
 
@@ -60,6 +60,7 @@ CASES = {
     "pickled": lambda: log(network()),
     "exported": lambda: log(network(), serialization="pt2"),
     "exported in training": lambda: log(network().train(), serialization="pt2"),
+    "exported for one": lambda: log(network(), serialization="pt2", example=1),
     "without signature": lambda: log(network(), signature=False),
     "flat": lambda: log(flat_network(), images=ROWS),
     "tabular": lambda: log(nn.Linear(4, 3).eval(), images=ROWS[:, :4]),

@@ -1,6 +1,7 @@
 """``measure_ara`` and ``log_ara``, for who evaluates without ``mlflow.models.evaluate``."""
 
 import math
+import re
 
 import mlflow
 import numpy as np
@@ -8,12 +9,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.text import Text
 from models import BOX, IMAGES, LABELS, network
 
 from captum_lipschitz import AraResult, accuracy_robustness_area
-from captum_lipschitz.errors import CaptumLipschitzError, InvalidTypeError
+from captum_lipschitz.errors import CaptumLipschitzError, CaptumLipschitzWarning, InvalidInputError, InvalidTypeError
 from captum_lipschitz_mlflow import log_ara, measure_ara
-from captum_lipschitz_mlflow.pictures import explanation_figure, one_of_each
+from captum_lipschitz_mlflow.pictures import curve_figure, explanation_figure, one_of_each
 from captum_lipschitz_mlflow.record import curve_table, metrics_of
 from captum_lipschitz_mlflow.settings import Settings
 
@@ -140,6 +142,70 @@ def test_explanations_lie_within_what_is_drawn(images, settings):
 def test_wrong_arguments(images, labels, settings, message):
     with pytest.raises(CaptumLipschitzError, match=message):
         measure_ara(network(), images, labels, **{**BOX, **settings})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rho": -1.0},
+        {"rho": "x"},
+        {"name": "a?b"},
+        {"name": ".."},
+        {"seed": "x"},
+        {"bounds": ["0", "1"]},
+        {"class_names": "abc"},
+        {"class_names": [1, 2, 3]},
+    ],
+    ids=str,
+)
+def test_a_wrong_setting_costs_no_measurement(settings):
+    model, passes = network(), []
+    model.register_forward_pre_hook(lambda *_: passes.append(1))
+    ((name, value),) = settings.items()
+    with pytest.raises(InvalidInputError, match=rf"^{name}: expected .*got {re.escape(repr(value))}"):
+        measure_ara(model, *PAIR, **{**BOX, **settings})
+    assert passes == []
+
+
+def test_what_cannot_be_drawn_loses_the_picture_only():
+    def draw():
+        raise ZeroDivisionError("no pen")
+
+    with mlflow.start_run() as run, pytest.warns(CaptumLipschitzWarning, match=r"drawn \(ZeroDivisionError: no pen\)"):
+        logged = log_ara(result_of([0.1, 0.2]), explanations=draw)
+    assert sorted(logged.artifacts) == ["ara", "ara_curve", "ara_curve_plot"]
+    assert files(run.info.run_id) == {"ara.json", "ara_curve.csv", "ara_curve.png"}
+    assert mlflow.get_run(run.info.run_id).data.metrics["ara_images"] == 2
+
+
+def test_the_picture_is_drawn_when_the_figures_are_logged():
+    seen = {}
+
+    with mlflow.start_run() as run:
+
+        def draw():
+            seen.update(mlflow.get_run(run.info.run_id).data.metrics)
+            return curve_figure(result_of([0.1]))
+
+        log_ara(result_of([0.1, 0.2]), explanations=draw)
+    assert seen["ara_images"] == 2
+    assert "ara_explanations.png" in files(run.info.run_id)
+
+
+@pytest.mark.parametrize("names", [["cat", "dog", "owl"], {"0": "cat", "1": "dog", "2": "owl"}])
+def test_class_names_are_drawn(names):
+    figure = explanation_figure(network(), *PAIR, Settings.of({"class_names": names}))
+    texts = " ".join(text.get_text() for text in figure.findobj(Text))
+    assert all(name in texts for name in ("cat", "dog", "owl"))
+    assert "class 0" not in texts
+
+
+@pytest.mark.parametrize("name", ["ara-1.5 top", "größe", "a" * 230, ".a"])
+def test_names_that_mlflow_takes(name):
+    settings = Settings.of({"name": name})
+    with mlflow.start_run() as run:
+        log_ara(result_of([0.1, 0.2]), name=settings.name)
+    assert mlflow.get_run(run.info.run_id).data.metrics[f"{name}_chance_accuracy"] == 0.25
 
 
 def test_no_metric_is_logged_of_what_failed():

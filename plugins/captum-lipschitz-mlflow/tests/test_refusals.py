@@ -38,7 +38,17 @@ from captum_lipschitz_mlflow.settings import NAMES, Settings
         ({"attack_settings": {"steps": 2}}, InvalidInputError, "attack: expected a name beside attack_settings"),
         ({"scale": np.ones(3)}, InvalidTypeError, "expected JSON's types"),
         ({"chance": math.nan}, InvalidTypeError, "expected JSON's types"),
-        ({"name": "a/b"}, InvalidInputError, "name: expected a text without '/', got 'a/b'"),
+        ({"name": "a/b"}, InvalidInputError, "name: expected a short text of letters, .* got 'a/b'"),
+        ({"name": "..a"}, InvalidInputError, "name: expected .* got '..a'"),
+        ({"name": "a\n"}, InvalidInputError, "name: expected"),
+        ({"name": "a" * 231}, InvalidInputError, "name: expected"),
+        ({"name": 3}, InvalidInputError, "name: expected .* got 3"),
+        ({"rho": True}, InvalidInputError, "rho: expected a positive number or None, got True"),
+        ({"seed": 2**64}, InvalidInputError, "seed: expected a whole number of 64 bits or None, got 1844"),
+        ({"seed": 1.0}, InvalidInputError, "seed: expected a whole number"),
+        ({"bounds": [0, True]}, InvalidInputError, r"bounds: expected \[low, high\] or None"),
+        ({"class_names": {"a": "cat"}}, InvalidInputError, "class_names: expected a list of texts"),
+        ({"class_names": {"0": 1}}, InvalidInputError, "class_names: expected a list of texts"),
     ],
 )
 def test_settings(config, error, message):
@@ -67,9 +77,16 @@ def test_settings_that_do_not_fit(logged, settings, error, message):
         evaluate(logged("pickled"), config={**CONFIG, **settings})
 
 
-def test_images_without_a_shape(logged):
-    with pytest.raises(Exception, match=r"input|size|shape|dimension"):
+def test_rows_without_a_shape(logged):
+    message = r"data: expected inputs that the network takes, got ones of shape \(192,\).*set input_shape in evaluator_"
+    with pytest.raises(InvalidInputError, match=message):
         evaluate(logged("without signature"))
+
+
+def test_a_network_exported_for_batches_of_one(logged):
+    message = "model: expected a network exported for batches of any size.*input_example of at least two images"
+    with pytest.raises(InvalidInputError, match=message):
+        evaluate(logged("exported for one"))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+import quantus
 import torch
 from captum.attr import LayerAttribution, Saliency
 from networks import batch, network
@@ -23,6 +24,7 @@ from captum_lipschitz.errors import (
 from captum_lipschitz.plugin import ComponentSpec, components
 from captum_lipschitz_quantus import explain_func, layer_explain_func
 from captum_lipschitz_quantus import inputs as by_name
+from captum_lipschitz_quantus.arrays import _native
 
 CLASSES = {
     "adversarial": (AdversarialAttribution, {"rho": 0.05, "n_steps": 5, "bounds": (0, 1)}),
@@ -100,13 +102,35 @@ def test_inputs_of_any_number_type_are_given_in_the_models(dtype):
     assert np.array_equal(explain_func("adversarial", n_steps=3)(model, images, 1), expected)
 
 
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">f2", ">i4", "longdouble"])
+def test_numbers_that_torch_does_not_take_are_made_native(dtype):
+    model = network()
+    images = np.round(batch(model)[0] * 3).astype(dtype)
+    before = images.copy()
+    found = explain_func("adversarial", n_steps=3)(model, images, 1)
+    assert np.array_equal(found, explain_func("adversarial", n_steps=3)(model, images.astype("float32"), 1))
+    assert images.dtype == np.dtype(dtype)
+    assert np.array_equal(images, before)
+
+
+def test_float32_is_not_widened_on_the_way():
+    array = np.arange(6, dtype=">f4").reshape(2, 3)
+    assert _native(array).dtype == np.dtype("float32")
+    assert _native(array).dtype.isnative
+    assert _native(array.astype(np.longdouble)).dtype == np.dtype("float64")
+    assert np.array_equal(_native(array[:, ::-1]), array[:, ::-1])
+
+
 def test_a_double_model_answers_in_double_precision():
     model = network().double()
     found = explain_func("adversarial", n_steps=3)(model, batch(network())[0], 1)
     assert found.dtype == np.float64
 
 
-@pytest.mark.parametrize("targets", [2, np.int64(2), np.array([2]), [2, 2, 2, 2], np.full(4, 2.0), torch.full((4,), 2)])
+TWOS = [2, np.int64(2), np.array([2]), [2, 2, 2, 2], np.full(4, 2.0), torch.full((4,), 2), np.full(4, 2, ">i8")]
+
+
+@pytest.mark.parametrize("targets", TWOS)
 def test_classes_in_every_form(targets):
     model = network()
     images, _ = batch(model)
@@ -174,7 +198,24 @@ def test_pickled_and_copied(explain):
     expected = explain(model, images, labels)
     for other in (pickle.loads(pickle.dumps(explain)), copy.deepcopy(explain)):  # noqa: S301 (our own)
         assert other == explain
+        assert hash(other) == hash(explain)
         assert np.array_equal(other(model, images, labels), expected)
+
+
+@pytest.mark.parametrize(("maker", "name"), [(explain_func, "adversarial"), (layer_explain_func, "3")])
+def test_it_can_be_a_key_whatever_its_settings(maker, name):
+    def make(**settings):
+        return maker(name, **settings)
+
+    one, other = make(scale=torch.ones(1, 3, 1, 1), bounds=[0, 1]), make(rho=0.2)
+    assert {one: 1, other: 2}[one] == 1
+    assert {make(rho=0.1): 1, make(rho=0.2): 2}[make(rho=0.2)] == 2
+
+
+def test_a_metrics_own_softmax_is_fine():
+    metric = quantus.FaithfulnessCorrelation(nr_runs=3, subset_size=8, disable_warnings=True)
+    scores = metric(MODEL, IMAGES, LABELS, explain_func=CALL, softmax=True)
+    assert np.isfinite(scores).all()
 
 
 class Gradient:

@@ -212,6 +212,15 @@ PAIR = (IMAGES, labelled(MODEL, IMAGES))
         ({"data": (IMAGES[:, :1], PAIR[1])}, InvalidInputError, r"data: expected images of shape \(N, 3, H, W\)"),
         ({"data": (IMAGES * 4 - 2, PAIR[1])}, InvalidInputError, r"data: expected images in \[0, 1\].*normalise by"),
         ({"data": (IMAGES * float("nan"), PAIR[1])}, InvalidInputError, r"data: expected images in \[0, 1\]"),
+        ({"data": (IMAGES.double(), PAIR[1])}, InvalidTypeError, "data: .*torch.float32, got torch.float64; convert"),
+        (
+            {"data": (IMAGES.half(), PAIR[1])},
+            InvalidTypeError,
+            "data: .*torch.float32, got torch.float16; convert",
+        ),
+        ({"n_examples": 0}, InvalidInputError, "n_examples: expected at least 1, or None for all, got 0"),
+        ({"n_examples": -1}, InvalidInputError, "n_examples: expected at least 1.* got -1"),
+        ({"n_examples": 2.5}, InvalidInputError, "n_examples: expected at least 1.* got 2.5"),
         ({"data": None, "n_examples": 0}, InvalidInputError, r"n_examples: expected 1..10000 images of cifar10, got 0"),
         ({"data": None, "dataset": "imagenet", "n_examples": 5001}, InvalidInputError, "n_examples: expected 1..5000"),
         ({"data": None, "dataset": "imagenet"}, InvalidInputError, "preprocessing: expected one for imagenet"),
@@ -220,6 +229,33 @@ PAIR = (IMAGES, labelled(MODEL, IMAGES))
 def test_messages(settings, error, message):
     with pytest.raises(error, match=message):
         benchmark_ara(MODEL, **{"data": PAIR, **settings})
+
+
+def test_a_double_model_takes_double_images():
+    model, images = linear().double(), IMAGES.double()
+    result = benchmark_ara(model, data=(images, PAIR[1]), threat_model="L2", doubts="off")
+    assert torch.allclose(result.ara.distances, exact_distances(model, images, PAIR[1], "L2"), rtol=1e-4)
+    with pytest.raises(InvalidTypeError, match=r"data: .*torch.float64, got torch.float32; convert"):
+        benchmark_ara(model, data=PAIR, threat_model="L2")
+
+
+class Casting(nn.Module):
+    """Single precision behind whatever comes, as half precision is often wrapped."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.body, self.answer = linear(), answer
+
+    def forward(self, images):
+        return self.body(images.float()).to(self.answer)
+
+
+def test_a_model_that_converts_images_and_logits_is_taken_as_it_is():
+    data = (IMAGES.double(), PAIR[1])
+    result = benchmark_ara(Casting(torch.float64), data=data, threat_model="L2", doubts="off")
+    assert torch.allclose(result.ara.distances, exact_distances(MODEL, *PAIR, "L2"), rtol=1e-3)
+    with pytest.raises(InvalidTypeError, match=r"data: .*torch.float32, got torch.float64; convert"):
+        benchmark_ara(Casting(torch.float32), data=data, threat_model="L2", doubts="off")
 
 
 def test_other_messages(monkeypatch):

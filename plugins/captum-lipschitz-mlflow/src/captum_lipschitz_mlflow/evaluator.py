@@ -69,7 +69,7 @@ class AraEvaluator(ModelEvaluator):
         from captum_lipschitz.errors import InvalidInputError
         from captum_lipschitz_mlflow.data import dtype_of, images_of, labels_of, signature_shape
         from captum_lipschitz_mlflow.measure import measured
-        from captum_lipschitz_mlflow.network import network_of
+        from captum_lipschitz_mlflow.network import check_first_pass, network_of
         from captum_lipschitz_mlflow.record import log_ara
         from captum_lipschitz_mlflow.settings import Settings
 
@@ -79,12 +79,13 @@ class AraEvaluator(ModelEvaluator):
         network = network_of(model)
         shape = settings.input_shape or signature_shape(model)
         images = images_of(dataset.features_data, shape=shape, dtype=dtype_of(network))
-        result, figure = measured(network, images, labels_of(dataset.labels_data), settings)
+        check_first_pass(network, images, shaped=shape is not None)
+        result, draw = measured(network, images, labels_of(dataset.labels_data), settings)
         # No model_id: MLflow logs the metrics that are returned to the logged model, with the data's name and digest.
         return log_ara(
             result,
             name=settings.name,
-            explanations=figure,
+            explanations=draw,
             settings=settings.to_dict(),
             run_id=run_id,
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,6 +52,9 @@ def measure_ara(
         InvalidInputError, InvalidTypeError: for data or settings that cannot be used.
         As ``accuracy_robustness_area``.
 
+    Warns:
+        CaptumLipschitzWarning: the explanations could not be drawn; everything else has been logged.
+
     Example:
         >>> import mlflow
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
@@ -65,11 +70,11 @@ def measure_ara(
     if "input_shape" in settings:
         raise InvalidTypeError("input_shape: expected only by the evaluator, whose data are flat; reshape the images")
     chosen = Settings.of(settings)
-    result, figure = measured(model, images, labels, chosen)
+    result, draw = measured(model, images, labels, chosen)
     log_ara(
         result,
         name=chosen.name,
-        explanations=figure,
+        explanations=draw,
         settings=chosen.to_dict(),
         run_id=run_id,
         model_id=model_id,
@@ -78,8 +83,10 @@ def measure_ara(
     return result
 
 
-def measured(model: nn.Module, images: Tensor, labels: Tensor, settings: Settings) -> tuple[AraResult, Figure | None]:
-    """The result, and the figure of explanations, where there is one; see ``measure_ara``."""
+def measured(
+    model: nn.Module, images: Tensor, labels: Tensor, settings: Settings
+) -> tuple[AraResult, Callable[[], Figure] | None]:
+    """The result, and what draws the figure of explanations, where there is one; see ``measure_ara``."""
     check_inputs(images, "images")
     if not isinstance(labels, Tensor):
         raise InvalidTypeError(f"labels: expected a tensor of classes, got {type(labels).__name__}")
@@ -99,7 +106,7 @@ def measured(model: nn.Module, images: Tensor, labels: Tensor, settings: Setting
         doubts=settings.doubts,
         show_progress=settings.show_progress,
     )
-    return result, explanation_figure(model, images, labels, settings) if shown else None
+    return result, partial(explanation_figure, model, images, labels, settings) if shown else None
 
 
 def _batched(images: Tensor, labels: Tensor, size: int | None) -> Data:

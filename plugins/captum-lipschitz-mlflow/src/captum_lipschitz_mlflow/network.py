@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from captum_lipschitz._model import device_of, no_trace
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 
 _INSTEAD = (
@@ -41,6 +43,52 @@ def network_of(model: Any) -> nn.Module:
             "model.eval() before mlflow.pytorch.log_model"
         )
     return raw
+
+
+def check_first_pass(network: nn.Module, images: Tensor, *, shaped: bool) -> None:
+    """Try two images, where a network may refuse them only because of how it was exported or how the data came.
+
+    Args:
+        network: in any mode; left as it was.
+        images: (N, ...), as the measurement gives them.
+        shaped: whether their shape was told, by the settings or a signature.
+
+    Raises:
+        InvalidInputError: the network takes one image but not two, or fails on data whose shape nobody told.
+    """
+    exported = isinstance(network, GraphModule)
+    if not len(images) or (shaped and not exported):
+        return
+    two = images[:1].repeat(2, *[1] * (images.dim() - 1))
+    error = _failure(network, two)
+    if error is None:
+        return
+    if exported and _failure(network, two[:1]) is None:
+        raise InvalidInputError(
+            "model: expected a network exported for batches of any size, got one that takes one image and fails on two "
+            f"({_told(error)}); log it again with an input_example of at least two images"
+        ) from error
+    if not shaped:
+        raise InvalidInputError(
+            f"data: expected inputs that the network takes, got ones of shape {tuple(images.shape[1:])}, on which it "
+            f"fails ({_told(error)}); the model's signature tells no shape: set input_shape in evaluator_config, as "
+            "[3, 32, 32]"
+        ) from error
+
+
+def _failure(network: nn.Module, images: Tensor) -> Exception | None:
+    images = images.to(device_of(network))
+    try:
+        with no_trace(network, images), torch.no_grad():
+            network(images)
+    except Exception as error:  # noqa: BLE001  whatever the network's own code raises
+        return error
+    return None
+
+
+def _told(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _described(model: Any, raw: Any) -> str:

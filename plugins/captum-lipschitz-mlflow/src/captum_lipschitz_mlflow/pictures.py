@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -65,7 +66,7 @@ def explanation_figure(network: nn.Module, images: Tensor, labels: Tensor, setti
     rho = settings.rho if settings.rho is not None else 0.1 * (high - low)
     changes = AdversarialAttribution(network).attribute(images, target=labels, rho=rho, bounds=(low, high))
     return visualize(  # type: ignore[return-value]  # a subfigure is returned only where one is given
-        changes, images, model=network, classes=labels, class_names=settings.class_names, bounds=(low, high)
+        changes, images, model=network, classes=labels, class_names=_class_names(settings), bounds=(low, high)
     )
 
 
@@ -82,6 +83,12 @@ def one_of_each(labels: Tensor, count: int) -> list[int]:
         ranked.append((before[label], place))
         before[label] += 1
     return sorted(place for _, place in sorted(ranked)[:count])
+
+
+def _class_names(settings: Settings) -> Sequence[str] | Mapping[int, str] | None:
+    """By class number: the keys of a mapping are texts where it comes from JSON."""
+    names = settings.class_names
+    return {int(number): name for number, name in names.items()} if isinstance(names, Mapping) else names
 
 
 def _range(images: Tensor, settings: Settings) -> tuple[float, float]:

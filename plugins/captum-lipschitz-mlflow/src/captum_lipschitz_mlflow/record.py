@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from mlflow.utils.time import get_current_time_millis
 from mlflow.utils.uri import append_to_uri_path
 
 from captum_lipschitz import AraResult
+from captum_lipschitz.errors import CaptumLipschitzWarning
 from captum_lipschitz_mlflow.pictures import curve_figure
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def log_ara(
     result: AraResult,
     *,
     name: str = "ara",
-    explanations: Figure | None = None,
+    explanations: Figure | Callable[[], Figure] | None = None,
     settings: Mapping[str, Any] | None = None,
     run_id: str | None = None,
     model_id: str | None = None,
@@ -45,7 +47,8 @@ def log_ara(
     Args:
         result: of ``accuracy_robustness_area``.
         name: what metrics and files begin with.
-        explanations: a figure of ``captum_lipschitz.visualize``, or ``None``.
+        explanations: a figure of ``captum_lipschitz.visualize``, or ``None``; or what draws it, which is called when
+            everything else has been logged.
         settings: of the measurement, JSON's types; kept in ``{name}.json``.
         run_id: of the run; ``None`` for the active one, or one that is started for it.
         model_id: of the logged model that the metrics are of, which then has them too; ``None`` for none.
@@ -54,6 +57,9 @@ def log_ara(
     Returns:
         Metrics and artifacts, as ``mlflow.models.evaluate`` returns them and ``mlflow.validate_evaluation_results``
         takes them.
+
+    Warns:
+        CaptumLipschitzWarning: ``explanations`` was called and failed, so there is no such picture.
 
     Example:
         >>> from captum_lipschitz import accuracy_robustness_area
@@ -71,8 +77,14 @@ def log_ara(
             run,
             metrics=[Metric(key, value, moment, step, model_id=model_id, run_id=run) for key, value in metrics.items()],
         )
-        files = _write(Path(folder), result, name, explanations, settings)
+        files = _write(Path(folder), result, name, settings)
         for file in files.values():
+            client.log_artifact(run, str(file))
+        # Last, so that what fails in drawing loses the picture and not the measurement.
+        picture = _drawn(explanations)
+        if picture is not None:
+            files[f"{name}_explanations"] = file = Path(folder) / f"{name}_explanations.png"
+            picture.savefig(file, dpi=DPI)
             client.log_artifact(run, str(file))
         root = client.get_run(run).info.artifact_uri
         artifacts = {key: _artifact(file, append_to_uri_path(root, file.name)) for key, file in files.items()}
@@ -120,20 +132,28 @@ def _run(run_id: str | None) -> Iterator[str]:
             yield run.info.run_id
 
 
-def _write(
-    folder: Path, result: AraResult, name: str, explanations: Figure | None, settings: Mapping[str, Any] | None
-) -> dict[str, Path]:
+def _drawn(explanations: Figure | Callable[[], Figure] | None) -> Figure | None:
+    if not callable(explanations):
+        return explanations
+    try:
+        return explanations()
+    except Exception as error:  # noqa: BLE001  a network's own code is run again here
+        warnings.warn(
+            f"explanations: could not be drawn ({type(error).__name__}: {error}); everything else is logged",
+            CaptumLipschitzWarning,
+            stacklevel=3,
+        )
+        return None
+
+
+def _write(folder: Path, result: AraResult, name: str, settings: Mapping[str, Any] | None) -> dict[str, Path]:
     """The files, by the names that they have in an ``EvaluationResult``."""
     files = {name: folder / f"{name}.json", f"{name}_curve": folder / f"{name}_curve.csv"}
-    figures = {f"{name}_curve_plot": (curve_figure(result), folder / f"{name}_curve.png")}
-    if explanations is not None:
-        figures[f"{name}_explanations"] = (explanations, folder / f"{name}_explanations.png")
+    files[f"{name}_curve_plot"] = folder / f"{name}_curve.png"
     content = {**result.to_dict(), **({} if settings is None else {"settings": dict(settings)})}
     files[name].write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     curve_table(result).to_csv(files[f"{name}_curve"], index=False)
-    for key, (figure, path) in figures.items():
-        figure.savefig(path, dpi=DPI)
-        files[key] = path
+    curve_figure(result).savefig(files[f"{name}_curve_plot"], dpi=DPI)
     return files
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -30,8 +32,9 @@ class Settings:
         explanations: how many images are shown beside their explanations; 0 for none, ``None`` for 4 where the inputs
             are images of 1 or 3 channels.
         rho: RMSE of an explanation; ``None`` for a tenth of the range that is drawn.
-        class_names: by class number, for the picture.
-        name: what metrics and files begin with, so that one run can hold several measurements.
+        class_names: by class number, for the picture: a list, or a mapping whose keys are numbers (JSON's are texts).
+        name: what metrics and files begin with, so that one run can hold several measurements; of the characters that
+            MLflow takes in the names of metrics, but ``/``.
     """
 
     bounds: Sequence[float] | None = None
@@ -49,7 +52,7 @@ class Settings:
     input_shape: Sequence[int] | None = None
     explanations: int | None = None
     rho: float | None = None
-    class_names: Sequence[str] | None = None
+    class_names: Sequence[str] | Mapping[int | str, str] | None = None
     name: str = "ara"
 
     @classmethod
@@ -58,6 +61,7 @@ class Settings:
 
         Raises:
             InvalidTypeError: for a name that is none of theirs; the message lists them.
+                Nothing has been measured by then, whichever setting it is.
             InvalidInputError: for a value that cannot be.
 
         Example:
@@ -80,6 +84,8 @@ class Settings:
     def _check(self) -> None:
         self._check_types()
         self._check_values()
+        self._check_numbers()
+        self._check_names()
 
     def _check_types(self) -> None:
         from captum_lipschitz.errors import InvalidTypeError  # imports torch
@@ -105,19 +111,63 @@ class Settings:
             value = getattr(self, name)
             if value is not None and (not _is_whole(value) or value < least):
                 raise InvalidInputError(f"{name}: expected a whole number of at least {least}, or None, got {value!r}")
-        if self.bounds is not None and (not isinstance(self.bounds, (list, tuple)) or len(self.bounds) != 2):
-            raise InvalidInputError(f"bounds: expected [low, high] or None, got {self.bounds!r}")
         shape = self.input_shape
         if shape is not None and not (isinstance(shape, (list, tuple)) and shape and all(map(_is_size, shape))):
             raise InvalidInputError(f"input_shape: expected positive sizes, as [3, 32, 32], or None, got {shape!r}")
         if self.attack_settings and self.attack is None:
             raise InvalidInputError(f"attack: expected a name beside attack_settings={dict(self.attack_settings)!r}")
-        if not isinstance(self.name, str) or not self.name or "/" in self.name:
-            raise InvalidInputError(f"name: expected a text without '/', got {self.name!r}")
+
+    def _check_numbers(self) -> None:
+        """Those that torch or the picture would refuse only after the measurement, or in words of their own."""
+        from captum_lipschitz.errors import InvalidInputError  # imports torch
+
+        bounds = self.bounds
+        pair = isinstance(bounds, (list, tuple)) and len(bounds) == 2 and all(map(_is_number, bounds))
+        if bounds is not None and not pair:
+            raise InvalidInputError(f"bounds: expected [low, high] or None, got {bounds!r}")
+        if self.rho is not None and not (_is_number(self.rho) and self.rho > 0):
+            raise InvalidInputError(f"rho: expected a positive number or None, got {self.rho!r}")
+        if self.seed is not None and not (_is_whole(self.seed) and -(2**63) <= self.seed < 2**64):
+            raise InvalidInputError(f"seed: expected a whole number of 64 bits or None, got {self.seed!r}")
+
+    def _check_names(self) -> None:
+        from captum_lipschitz.errors import InvalidInputError  # imports torch
+
+        if not isinstance(self.name, str) or not _is_metric_name(self.name):
+            raise InvalidInputError(
+                "name: expected a short text of letters, digits, '_', '-', '.' and ' ' (as MLflow's metrics are), "
+                f"with a letter or digit in it and not beginning with '..', got {self.name!r}"
+            )
+        names = self.class_names
+        if isinstance(names, Mapping):
+            fit = all(map(_is_class, names)) and all(isinstance(name, str) for name in names.values())
+        else:
+            fit = names is None or (isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names))
+        if not fit:
+            raise InvalidInputError(f'class_names: expected a list of texts, {{"0": text, ...}} or None, got {names!r}')
 
 
 NAMES = tuple(setting.name for setting in fields(Settings))
 """The names of all settings."""
+
+
+_CHARACTERS = re.compile(r"[\w.\- ]+" if os.name == "nt" else r"[\w.\- :]+")
+"""What MLflow takes in the name of a metric, without the slash: it is the name of files as well."""
+_LONGEST = 230
+"""In bytes: MLflow's keys end at 250 characters, a file's name at 255 bytes, and both have a suffix of ours."""
+
+
+def _is_metric_name(name: str) -> bool:
+    told = any(map(str.isalnum, name)) and not name.startswith("..")
+    return told and _CHARACTERS.fullmatch(name) is not None and len(name.encode()) <= _LONGEST
+
+
+def _is_class(key: object) -> bool:
+    return _is_whole(key) or (isinstance(key, str) and key.isdecimal())
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _is_whole(value: object) -> bool:

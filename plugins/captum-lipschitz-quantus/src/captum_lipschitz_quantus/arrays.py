@@ -26,7 +26,7 @@ def to_inputs(inputs: NDArray[Any] | Tensor, model: nn.Module, device: torch.dev
         raise InvalidInputError(f"inputs: expected a non-empty batch of shape (N, ...), got {array.shape}")
     parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     place = torch.device(device) if device is not None else parameter.device
-    return torch.tensor(np.ascontiguousarray(array), dtype=parameter.dtype, device=place)
+    return torch.tensor(_native(array), dtype=parameter.dtype, device=place)
 
 
 def to_targets(targets: NDArray[Any] | Tensor | int, inputs: Tensor) -> Tensor:
@@ -45,6 +45,13 @@ def to_targets(targets: NDArray[Any] | Tensor | int, inputs: Tensor) -> Tensor:
         )
     classes = torch.as_tensor(array.astype(np.int64), device=inputs.device)
     return classes.reshape(-1).expand(len(inputs)).clone()
+
+
+def _native(array: NDArray[Any]) -> NDArray[Any]:
+    """The numbers as torch takes them: this machine's byte order, at most 64 bits each, contiguous."""
+    # Read from a file the bytes may be the other way round; torch refuses those, and numbers of more than 64 bits.
+    dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.dtype(np.float64)
+    return np.ascontiguousarray(array, dtype=dtype)
 
 
 def _whole(array: NDArray[Any]) -> bool:

@@ -48,6 +48,10 @@ class Explainer(ABC):
                     f"settings: expected those of the attribution, got {setting!r}, which Quantus or this plugin gives"
                 )
 
+    def __hash__(self) -> int:
+        """Of names alone: settings may hold tensors and lists. Explainers that are equal have one hash."""
+        return hash((type(self), self.name, self.reduce, frozenset(self.settings)))
+
     def __call__(
         self,
         model: nn.Module,

@@ -21,6 +21,8 @@ class LayerExplainer(Explainer):
 
     interpolate_mode: str = "nearest"
 
+    __hash__ = Explainer.__hash__  # a dataclass would make one of all fields, settings too
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.name, str):

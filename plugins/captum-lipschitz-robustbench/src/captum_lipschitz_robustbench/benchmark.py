@@ -111,7 +111,9 @@ def benchmark_ara(
         source: str | None = dataset
     else:
         source = None
-    images, labels = (part[:n_examples] for part in check_images(data))
+        if n_examples is not None and (type(n_examples) is not int or n_examples < 1):
+            raise InvalidInputError(f"n_examples: expected at least 1, or None for all, got {n_examples!r}")
+    images, labels = (part[:n_examples] for part in check_images(data, model))
     ara = accuracy_robustness_area(
         model,
         list(zip(images.split(batch_size), labels.split(batch_size), strict=True)),

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from captum_lipschitz._model import device_of, no_trace
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, MissingDependencyError
 
 DATASETS = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 5_000}
@@ -54,11 +55,12 @@ def load_images(
     return images, labels
 
 
-def check_images(data: object) -> tuple[Tensor, Tensor]:
+def check_images(data: object, model: nn.Module) -> tuple[Tensor, Tensor]:
     """Images and labels in the zoo's form.
 
     Raises:
-        InvalidInputError, InvalidTypeError: for anything but (N, 3, H, W) floats in [0, 1] with N labels.
+        InvalidInputError, InvalidTypeError: for anything but (N, 3, H, W) floats in [0, 1] with N labels, or floats of
+            another dtype than the model's parameters, unless it converts them and its logits by itself.
     """
     if not isinstance(data, tuple | list) or len(data) != 2 or not all(isinstance(part, Tensor) for part in data):
         raise InvalidTypeError(f"data: expected (images, labels), two tensors, got {type(data).__name__}")
@@ -73,4 +75,26 @@ def check_images(data: object) -> tuple[Tensor, Tensor]:
             f"data: expected images in [0, 1], got values from {low:.3g} to {high:.3g}; models in the zoo's form "
             "normalise by themselves"
         )
+    _check_dtype(images, model)
     return images, labels
+
+
+def _check_dtype(images: Tensor, model: nn.Module) -> None:
+    """Refuse images of another dtype than the model's, unless it takes them and answers in theirs."""
+    own = next((tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()), images.dtype)
+    if images.dtype == own:
+        return
+    first = images[:1].to(device_of(model))
+    answer: object = None
+    cause: Exception | None = None
+    try:
+        with no_trace(model, first), torch.no_grad():
+            answer = model(first)
+    except RuntimeError as error:
+        cause = error
+    if getattr(answer, "dtype", None) != images.dtype:
+        # Not cast: the distances' precision, and in half precision the images themselves, would change unseen.
+        raise InvalidTypeError(
+            f"data: expected images of the model's dtype, {own}, got {images.dtype}; convert them, images.to({own}), "
+            "or the model"
+        ) from cause

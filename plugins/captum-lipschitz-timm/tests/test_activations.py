@@ -19,7 +19,7 @@ from captum_lipschitz.errors import (
     InvalidTypeError,
     UnreachableActivationError,
 )
-from captum_lipschitz_timm import create_robust_model, with_half_huber
+from captum_lipschitz_timm import activations, create_robust_model, with_half_huber
 from captum_lipschitz_timm.nonlinearities import nonlinearities
 
 SHALLOW = {"depth": 2}
@@ -114,6 +114,34 @@ def test_create_robust_model_is_create_model_and_the_replacement():
     robust = create_robust_model("test_resnet", num_classes=CLASSES, delta=0.25)
     assert {module.delta for module in robust.modules() if isinstance(module, HalfHuberReLU)} == {0.25}
     assert robust.num_classes == CLASSES
+
+
+def test_create_robust_model_passes_all_settings_on():
+    kept = create_robust_model("test_resnet", keep=["layer1"], input_size=(3, 64, 64))
+    assert isinstance(kept.layer1[0].act1, nn.ReLU)
+    assert isinstance(kept.layer2[0].act1, HalfHuberReLU)
+    with pytest.raises(InvalidInputError, match=r"input_size: expected .* with \(4, 64, 64\)"):
+        create_robust_model("test_resnet", input_size=(4, 64, 64))
+    assert create_robust_model("test_resnet", input_size=(4, 64, 64), check=False).num_classes == 1000
+
+
+@pytest.mark.parametrize("size", [64, (64, 96)])
+def test_create_robust_model_takes_img_size_as_the_image_s(size, monkeypatch):
+    seen = []
+
+    def look(model, input_size):
+        seen.append(tuple(input_size))
+        return nonlinearities(model, input_size)
+
+    monkeypatch.setattr(activations, "nonlinearities", look)
+    create_robust_model("test_vit", img_size=size, in_chans=1)
+    create_robust_model("test_vit", img_size=size, input_size=(3, 64, 64), check=False)
+    assert seen == [(1, *((64, 64) if size == 64 else size))]
+
+
+def test_create_robust_model_takes_img_size_where_the_network_does_not_tell_it():
+    made = create_robust_model("maxvit_tiny_rw_224", img_size=64, num_classes=2)
+    assert made.num_classes == 2
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -214,6 +242,13 @@ FUNCTIONS = {
     "maximum": lambda x: torch.maximum(x, torch.zeros_like(x)),
     "hard_mish": layers.activations.hard_mish,
     "softshrink": F.softshrink,
+    "clamp to -1 and 1": lambda x: x.clamp(-1, 1),
+    "clamp, largest": lambda x: x.clamp(max=6),
+    "clamp_max_": lambda x: (x + 0).clamp_max_(2.0),
+    "clamp, least 1": lambda x: x.clamp_min(1.0),
+    "clamp of a guard and a largest": lambda x: x.clamp(1e-6, 1.0),
+    "abs": torch.abs,
+    "Tensor.max of two": lambda x: x.max(0.1 * x),
     "elu": F.elu,
     "celu": lambda x: F.celu(x, 2.0),
     "silu": F.silu,
@@ -225,6 +260,7 @@ FUNCTIONS = {
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
     "a guarded division": lambda x: x / x.norm(dim=1, keepdim=True).clamp(min=1e-6),
+    "a clamp of integers": lambda x: x * torch.arange(3).clamp(min=0, max=1).abs()[2],
     "nothing": lambda x: 2 * x,
 }
 
@@ -249,6 +285,55 @@ def test_a_function_with_a_kink_in_the_code_is_refused_and_no_other(name):
     else:
         done = with_half_huber(model, input_size=(3, 8, 8))
     assert done.replaced == {"body.2": "ReLU -> HalfHuberReLU"}
+
+
+POOLINGS = {
+    "amax": lambda x: x.amax((2, 3), keepdim=True),
+    "amin": lambda x: x.amin(1, keepdim=True),
+    "max": lambda x: x.max(dim=1, keepdim=True).values,
+    "min": lambda x: x.min(dim=1, keepdim=True)[0],
+}
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_a_maximum_over_a_dimension_is_pooling_and_named(name):
+    assert with_half_huber(By(POOLINGS[name]), input_size=(3, 8, 8)).kept == {"": name}
+
+
+def test_a_clamp_of_a_weight_does_not_count():
+    class Scaled(By):
+        def __init__(self):
+            super().__init__(nn.Identity())
+            self.scale = nn.Parameter(torch.zeros(1))
+
+        def forward(self, images):
+            return super().forward(images) * self.scale.view(1, 1).clamp(max=4.6).exp()
+
+    assert with_half_huber(Scaled(), input_size=(3, 8, 8)).kept == {}
+
+
+def test_what_is_not_seen_as_the_readme_says():
+    """Once this fails, the README's list of what stays unseen has to be changed."""
+    for unseen in (lambda x: torch.where(x > 0, x, 0.1 * x), lambda x: x * (x > 0), lambda x: x.clamp(x.new_zeros(()))):
+        assert has_a_jump(unseen)
+        assert with_half_huber(By(unseen), input_size=(3, 8, 8)).kept == {}
+
+
+OTHERS = {  # positional embeddings of four dimensions, convolutions behind an embedding, positions that are clamped
+    "volo_d1_224": 23,
+    "sam2_hiera_tiny": 12,
+    "pit_ti_224": 12,
+    "gemma4_vit_167m": 16,
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_network_s_own_image_size_is_found(name):
+    if not timm.is_model(name):
+        pytest.skip(f"this timm has no {name}")
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    assert len(with_half_huber(model).replaced) == OTHERS[name]
 
 
 @pytest.mark.parametrize(

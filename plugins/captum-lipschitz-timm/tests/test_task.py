@@ -1,6 +1,7 @@
 """The penalty in timm's training tasks: gradients of the explicit loss, in every way that timm's loop trains."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -27,8 +28,13 @@ from timm.utils import NativeScaler
 from torch import nn
 from torch.nn import functional as F
 
-from captum_lipschitz import AdaptiveStrength, LipschitzRegularizer
-from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, UnsupportedTrainingError
+from captum_lipschitz import AdaptiveStrength, HalfHuberReLU, LipschitzRegularizer
+from captum_lipschitz.errors import (
+    CaptumLipschitzWarning,
+    InvalidInputError,
+    InvalidTypeError,
+    UnsupportedTrainingError,
+)
 from captum_lipschitz.training import LinearRamp
 from captum_lipschitz_timm import LipschitzClassificationTask, regularize_task, with_half_huber
 
@@ -373,6 +379,74 @@ def test_averaged_weights_follow():
     task.eval()
     assert task.get_eval_model(ema=True)(images).shape == (8, CLASSES)
     assert "captum_lipschitz" not in task.get_task_state(ema=True)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_averaged_weights_of_a_network_with_other_activations_are_refused(wrapped):
+    model = create("test_resnet")
+    task = ClassificationTask(model, nn.CrossEntropyLoss(), verbose=False)
+    if wrapped:  # the class has its regularizer before the networks part
+        task = task_of(model)
+    task.setup_ema(decay=0.5)
+    with_half_huber(model)
+    message = r"but \d+ differ: act1 is HalfHuberReLU\(delta=0.5\) in the trained network and ReLU"
+    with pytest.raises(UnsupportedTrainingError, match=message):
+        task.update_ema() if wrapped else regularize_task(task, regularizer())
+    if not wrapped:
+        assert type(task) is ClassificationTask
+
+
+def test_averaged_weights_of_another_delta_are_refused():
+    task = plain_task()
+    task.setup_ema(decay=0.5)
+    for module in task.get_trainable_module(ema=True).module.modules():
+        if isinstance(module, HalfHuberReLU):
+            module.delta = 0.25
+    with pytest.raises(UnsupportedTrainingError, match=r"and HalfHuberReLU\(delta=0.25\) in the averaged one"):
+        regularize_task(task, regularizer())
+
+
+def test_regularizing_after_averaged_weights_is_the_order_of_the_readme():
+    task, (images, _) = plain_task(), data()
+    task.setup_ema(decay=0.0)
+    regularize_task(task, regularizer())
+    optimizer = torch.optim.SGD(task.get_trainable_module().parameters(), lr=0.05)
+    loop(task, optimizer, batches_of(1), accumulate=1)
+    trained, averaged = task.get_trainable_module().eval(), task.get_eval_model(ema=True)
+    with torch.no_grad():
+        torch.testing.assert_close(averaged(images), trained(images))
+
+
+@pytest.mark.parametrize(("given", "real", "passes"), [(1, 2, 16), (1, 20, 9), (2, 4, 31)])
+def test_accumulation_steps_that_are_forgotten_are_warned_of_once(given, real, passes):
+    task = task_of(network(), accumulation_steps=given)
+    optimizer = torch.optim.SGD(task.get_trainable_module().parameters(), lr=0.001)
+    batches = [(images[:2], labels[:2]) for images, labels in batches_of(passes + 24)]
+    warned = []
+    for index, batch in enumerate(batches, start=1):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", CaptumLipschitzWarning)
+            one_pass(task, optimizer, batch, update=index % real == 0)
+        text = f"accumulation_steps: the regularizer has {given},"
+        warned += [index for one in caught if str(one.message).startswith(text)]
+    assert warned == [passes]
+
+
+@pytest.mark.parametrize(("given", "skipped"), [(1, 7), (3, 0)])
+def test_accumulation_steps_that_are_right_are_not_warned_of(given, skipped):
+    """Also where a gradient scaler skips the first updates; a warning is an error here."""
+    task = task_of(network(), accumulation_steps=given)
+    optimizer = torch.optim.SGD(task.get_trainable_module().parameters(), lr=0.001)
+    for index, (images, labels) in enumerate(batches_of(30)):
+        update = (index + 1) % given == 0 and index >= skipped
+        one_pass(task, optimizer, (images[:2], labels[:2]), update=update)
+
+
+def one_pass(task, optimizer, batch, *, update):
+    task(*batch)["loss"].backward()
+    if update:
+        optimizer.step()
+        optimizer.zero_grad()
 
 
 def plain_task():

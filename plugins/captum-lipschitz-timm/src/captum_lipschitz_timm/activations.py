@@ -60,11 +60,14 @@ def with_half_huber(
 
     ReLU, ReLU6, Hardswish, SiLU, GELU and their like become ``HalfHuberReLU``, also within fused norm layers
     (``BatchNormAct2d``), squeeze and excitation and gated MLPs. A gate (sigmoid, tanh) is smooth and stays; a hard
-    sigmoid, which is not, becomes a sigmoid. Max pooling stays, and is named in ``kept``. The names in the
-    ``state_dict`` are those of before, so checkpoints load before and after.
+    sigmoid, which is not, becomes a sigmoid. Max pooling stays (``amax`` and ``max`` over a dimension, too), and is
+    named in ``kept``. The names in the ``state_dict`` are those of before, so checkpoints load before and after.
 
-    Then nothing kinked is left, or there is an error: a forward pass without data shows what the network really
-    computes, functions called in its code included. The original is not changed where there is an error.
+    A forward pass without data shows which functions the network calls, also in its own code, and a kinked one that is
+    left is an error; the network is not changed then. Recognised are PyTorch's activations, ``abs``, ``maximum`` and
+    ``minimum`` of two tensors, and ``clamp`` to numbers (a least value alone that is above 0 and at most 0.001 is taken
+    for the guard of a division). **Not seen** are ``torch.where``, masks by comparison (``x * (x > 0)``), clamping to
+    tensors, and what a network does with other images or in training mode only.
 
     Args:
         model: of ``timm.create_model``, or any network of such modules.
@@ -74,6 +77,8 @@ def with_half_huber(
         keep: paths of submodules within which all stays as it is, kinked or not.
         input_size: (C, H, W) of an image for the pass without data; ``None`` takes the network's own.
         check: whether to make that pass. Without it calls of functions are not seen, and ``kept`` is empty.
+
+    Call it before ``task.setup_ema()``, which copies the network with the activations that it has then.
 
     Returns:
         The model and what was replaced and kept.
@@ -115,21 +120,43 @@ def with_half_huber(
     return Conversion(model, replaced, {path: ", ".join(sorted(names)) for path, names in kept.items()})
 
 
-def create_robust_model(name: str, *, delta: float = 0.5, keep_smooth: bool = False, **settings: Any) -> nn.Module:
+def create_robust_model(
+    name: str,
+    *,
+    delta: float = 0.5,
+    keep_smooth: bool = False,
+    keep: Collection[str] = (),
+    input_size: Sequence[int] | None = None,
+    check: bool = True,
+    **settings: Any,
+) -> nn.Module:
     """``timm.create_model(name, **settings)`` with half-Huber activations, see ``with_half_huber``.
 
     Args:
         name: of a network of timm's.
         delta: as ``with_half_huber`` takes it.
         keep_smooth: as ``with_half_huber`` takes it.
+        keep: as ``with_half_huber`` takes it.
+        input_size: as ``with_half_huber`` takes it; ``None`` takes ``img_size``, where it is among the settings.
+        check: as ``with_half_huber`` takes it.
         settings: of ``timm.create_model``: ``pretrained``, ``num_classes``, ``img_size``, ...
+
+    Raises:
+        UnreachableActivationError, InvalidInputError, InvalidTypeError: as ``with_half_huber`` does.
 
     Example:
         >>> model = create_robust_model("vit_tiny_patch16_224", img_size=32, num_classes=10)
         >>> model.blocks[0].mlp.act
         HalfHuberReLU(delta=0.5)
     """
-    return with_half_huber(timm.create_model(name, **settings), delta=delta, keep_smooth=keep_smooth).model
+    model = timm.create_model(name, **settings)
+    image = settings.get("img_size")
+    if input_size is None and image is not None:
+        height, width = (image, image) if isinstance(image, int) else image
+        input_size = (_own_input_size(model)[0], height, width)
+    return with_half_huber(
+        model, delta=delta, keep_smooth=keep_smooth, keep=keep, input_size=input_size, check=check
+    ).model
 
 
 def _check_arguments(model: object, keep: Collection[str]) -> None:
@@ -180,11 +207,18 @@ def _seen(model: nn.Module, input_size: Sequence[int] | None) -> list[Nonlineari
 def _own_input_size(model: nn.Module) -> tuple[int, ...]:
     configured = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
     channels, height, width = configured.get("input_size") or (3, 224, 224)
-    image = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    patches = getattr(model, "patch_embed", None)
+    image = getattr(patches, "img_size", None)
     if isinstance(image, (tuple, list)):
         height, width = image
-    first = next((p for p in model.parameters() if p.dim() == 4), None)
-    return (channels if first is None else first.shape[1], height, width)
+    # A parameter of four dimensions need not be a convolution's: there are positional embeddings of that shape.
+    declared = getattr(model, "in_chans", None) or getattr(patches, "in_chans", None)
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    if isinstance(declared, int):
+        channels = declared
+    elif first is not None:
+        channels = first.in_channels
+    return (channels, height, width)
 
 
 def _refuse_kinks(model: nn.Module, kinks: Sequence[Nonlinearity]) -> None:
@@ -212,6 +246,12 @@ def _warn_without_normalisation(model: nn.Module) -> None:
 
 def _where(model: nn.Module, path: str) -> str:
     return f"{path or '(the model itself)'}: {type(model.get_submodule(path)).__name__}"
+
+
+def activations(model: nn.Module) -> dict[str, str]:
+    """The activations that are known here, by path: ``{"act1": "ReLU(inplace=True)"}``."""
+    types = (*_KINKED, *_SMOOTH, *_KINKED_GATES, HalfHuberReLU)
+    return {path: repr(module) for path, module in model.named_modules() if isinstance(module, types)}
 
 
 def _within(path: str, parents: Collection[str]) -> bool:

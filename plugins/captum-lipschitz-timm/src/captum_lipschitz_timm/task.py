@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,16 +12,24 @@ from timm.task import ClassificationTask, TrainingTask
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, UnsupportedTrainingError
+from captum_lipschitz.errors import (
+    CaptumLipschitzWarning,
+    InvalidInputError,
+    InvalidTypeError,
+    UnsupportedTrainingError,
+)
 from captum_lipschitz.training import LipschitzRegularizer
 from captum_lipschitz_timm.state import load_regularizer_state, regularizer_state
-from captum_lipschitz_timm.wrapping import trainable, unfuse_attention
+from captum_lipschitz_timm.wrapping import refuse_other_averages, trainable, unfuse_attention
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 STATE = "captum_lipschitz"
 """Where a task's state, ``task_state`` in timm's checkpoints, holds the regularizer's."""
+
+
+_WATCHED_STEPS = 16
 
 
 class LipschitzTask(TrainingTask):
@@ -39,7 +49,8 @@ class LipschitzTask(TrainingTask):
     in that loss's units.
 
     Under gradient accumulation the regularizer has ``accumulation_steps`` as the loop has it. A last step that is
-    shorter is noticed, as the parameters have then been changed.
+    shorter is noticed, as the parameters have then been changed; and where half of the last 16 steps were complete
+    before the parameters had changed, it is warned of once.
 
     The regularizer's state is in ``get_checkpoint_state()``, so in the files of ``CheckpointSaver(task=...)``, and
     ``resume_task_checkpoint`` brings it back.
@@ -54,6 +65,10 @@ class LipschitzTask(TrainingTask):
     regularizer: LipschitzRegularizer
     _versions: int | None
     _unfused: list[Any]
+    _passes: int  # since the parameters changed
+    _early: deque[bool]  # of the last steps, whether the regularizer ended them before the optimiser did
+    _warned: bool
+    _averages_seen: bool
 
     def _start(self, regularizer: LipschitzRegularizer) -> None:
         if not isinstance(regularizer, LipschitzRegularizer):
@@ -61,14 +76,18 @@ class LipschitzTask(TrainingTask):
                 f"regularizer: expected a captum_lipschitz.LipschitzRegularizer, got {type(regularizer).__name__}"
             )
         module = trainable(self)
+        refuse_other_averages(self)
         self.regularizer = regularizer
         self._versions = None
+        self._passes, self._early, self._warned = 0, deque(maxlen=_WATCHED_STEPS), False
+        self._averages_seen = False
         self._unfused = unfuse_attention(module)
 
     def _end(self) -> None:
         for module in self._unfused:
             module.fused_attn = True
         del self.regularizer, self._versions, self._unfused
+        del self._passes, self._early, self._warned, self._averages_seen
 
     def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:  # noqa: A002 - timm's name
         """The task's figures, with the penalty in the loss.
@@ -122,6 +141,17 @@ class LipschitzTask(TrainingTask):
             "train without --torchcompile. compile_ema(), for the evaluation of averaged weights, works"
         )
 
+    def update_ema(self, step: int | None = None) -> None:
+        """As the task's own; at first it looks whether the averaged network has the trained one's activations.
+
+        Raises:
+            UnsupportedTrainingError: ``with_half_huber`` came after ``setup_ema``.
+        """
+        if not self._averages_seen:
+            refuse_other_averages(self)
+            self._averages_seen = True
+        super().update_ema(step=step)
+
     def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002
         """The task's own state and the regularizer's; of the averaged weights only the task's own."""
         state = dict(super().get_task_state(module, ema=ema))
@@ -148,9 +178,31 @@ class LipschitzTask(TrainingTask):
     def _end_shorter_step(self, module: nn.Module) -> None:
         """End an optimiser step that had fewer micro-batches: its parameters are not the ones of the last pass."""
         versions = sum(parameter._version for parameter in module.parameters())  # noqa: SLF001 - autograd's own count
-        if self._versions is not None and versions != self._versions:
+        changed = self._versions is not None and versions != self._versions
+        if changed:
             self.regularizer.step()
         self._versions = versions
+        self._warn_of_early_steps(changed=changed)
+
+    def _warn_of_early_steps(self, *, changed: bool) -> None:
+        """Warn once where the regularizer ends many steps before the optimiser: ``accumulation_steps`` is too small."""
+        every = self.regularizer.accumulation_steps
+        if changed:
+            self._early.append(False)
+            self._passes = 0
+        elif every is not None and self._passes > 0 and self._passes % every == 0:
+            self._early.append(True)
+        self._passes += 1
+        if not self._warned and sum(self._early) >= _WATCHED_STEPS // 2:  # half of them: a loop with twice as many
+            self._warned = True
+            warnings.warn(
+                f"accumulation_steps: the regularizer has {every}, but the parameters often stay as they are for "
+                "longer, so its controller, its ramp and every= count too many steps; give accumulation_steps as the "
+                "loop has it (--grad-accum-steps). Without gradient accumulation the optimiser does not move what "
+                "the task trains, or a gradient scaler skips its steps",
+                CaptumLipschitzWarning,
+                stacklevel=5,
+            )
 
 
 class LipschitzClassificationTask(LipschitzTask, ClassificationTask):
@@ -228,7 +280,8 @@ def regularize_task(task: TrainingTask, regularizer: LipschitzRegularizer) -> Re
     runs it regularised. Its dictionary has to have the logits as ``output``, as all of timm's have.
 
     Args:
-        task: before or after ``prepare_distributed`` and ``setup_ema``.
+        task: before or after ``prepare_distributed`` and ``setup_ema``; ``with_half_huber`` has to come before
+            ``setup_ema``, which copies the network.
         regularizer: see ``LipschitzRegularizer``; with ``multi_label=True`` for ``MultiLabelClassificationTask``.
 
     Returns:
@@ -237,7 +290,8 @@ def regularize_task(task: TrainingTask, regularizer: LipschitzRegularizer) -> Re
     Raises:
         InvalidTypeError: something else as the task or the regularizer.
         InvalidInputError: the task has a penalty already.
-        UnsupportedTrainingError: the network is compiled.
+        UnsupportedTrainingError: the network is compiled, or its averaged weights are in a network with other
+            activations.
 
     Example:
         >>> import timm

@@ -10,6 +10,7 @@ from torch._dynamo.eval_frame import OptimizedModule
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from captum_lipschitz.errors import UnsupportedTrainingError
+from captum_lipschitz_timm.activations import activations
 
 
 def trainable(task: TrainingTask) -> nn.Module:
@@ -39,6 +40,38 @@ def trainable(task: TrainingTask) -> nn.Module:
             "train without --torchcompile"
         )
     return found
+
+
+def refuse_other_averages(task: TrainingTask) -> None:
+    """Refuse averaged weights (``setup_ema``) in a network with other activations than the trained one has.
+
+    ``setup_ema`` copies the network as it is. When activations are replaced afterwards, weights of one network are
+    evaluated and saved as another's, and nothing else tells.
+
+    Args:
+        task: any of timm's, with averaged weights or without.
+
+    Raises:
+        UnsupportedTrainingError: names the order that works.
+    """
+    if not task.has_ema():
+        return
+    averages: Any = task.get_trainable_module(ema=True)
+    ours = activations(_bare(task.get_trainable_module()))
+    theirs = activations(_bare(getattr(averages, "module", averages)))
+    other = sorted(path for path in {*ours, *theirs} if ours.get(path) != theirs.get(path))
+    if other:
+        path = other[0]
+        raise UnsupportedTrainingError(
+            f"task: expected averaged weights (setup_ema) of a network with the same activations, but {len(other)} "
+            f"differ: {path} is {ours.get(path, 'none')} in the trained network and {theirs.get(path, 'none')} in the "
+            "averaged one; call with_half_huber before task.setup_ema()"
+        )
+
+
+def _bare(module: Any) -> nn.Module:
+    inner: nn.Module = module.module if isinstance(module, (DataParallel, DistributedDataParallel)) else module
+    return inner
 
 
 def unfuse_attention(module: nn.Module) -> list[Any]:

@@ -38,7 +38,7 @@ def _lipschitz(
     """Attaches ``LipschitzRegularizer(strength=..., **settings)`` to a Trainer, see ``regularize_trainer``."""
     from captum_lipschitz.training import LipschitzRegularizer
 
-    with needing("transformers", "accelerate"):
+    with needing("transformers"):
         from captum_lipschitz_transformers.attach import regularize_trainer
     regularizer = LipschitzRegularizer(strength=strength, **settings)
 

@@ -93,7 +93,9 @@ def _described(record: PluginRecord) -> str:
     lines = [f"{record.name} ({record.distribution} {record.version}): {record.status}"]
     if record.error:
         lines.append(f"    {record.error}")
-    lines += [f"    {c.kind:<14} {c.name:<24} {c.summary}" for c in record.components]
+    for c in record.components:
+        host = f" (attaches to {c.attaches_to})" if c.attaches_to else ""
+        lines.append(f"    {c.kind:<14} {c.name:<24} {c.summary}{host}")
     return "\n".join(lines)
 
 
@@ -106,10 +108,8 @@ def _seed(text: str) -> int:
 
 
 def _as_json(record: PluginRecord) -> dict[str, Any]:
-    components = [
-        {"name": c.name, "kind": c.kind, "summary": c.summary, "reference": c.reference, "api_version": c.api_version}
-        for c in record.components
-    ]
+    fields = ("name", "kind", "summary", "reference", "api_version", "attaches_to")
+    components = [{name: getattr(component, name) for name in fields} for component in record.components]
     plain = {name: getattr(record, name) for name in ("name", "distribution", "version", "status", "error")}
     return {**plain, "components": components}
 

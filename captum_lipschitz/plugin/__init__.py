@@ -1,6 +1,7 @@
 """Components by name, from this library and from installed plugins. Nothing is loaded before the first look-up."""
 
 from captum_lipschitz.plugin.manager import PluginRecord as PluginRecord
+from captum_lipschitz.plugin.needing import needing as needing
 from captum_lipschitz.plugin.registry import components as components
 from captum_lipschitz.plugin.registry import create as create
 from captum_lipschitz.plugin.registry import create_attack as create_attack
@@ -29,5 +30,6 @@ __all__ = [
     "create_attack",
     "get",
     "hookimpl",
+    "needing",
     "plugins",
 ]

@@ -12,7 +12,7 @@ import pluggy
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from captum_lipschitz._typing import Model
     from captum_lipschitz.attacks import AttackResult
@@ -39,6 +39,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 """Marks a function as the implementation of one of the hooks below, which it is named after."""
 
 _NAME = re.compile(r"[\w.:+-]+")
+_CLASS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class ComponentSpec:
         summary: one line for listings.
         reference: where the method is described (an arXiv number, an address); may be empty.
         api_version: the ``API_VERSION`` that the component was written for.
+        attaches_to: of a training hook, the class whose objects it attaches to, by the name that users import it by, as
+            in ``"lightning.pytorch.LightningModule"``; empty for any ``nn.Module``, and for the other kinds.
 
     Raises:
         InvalidTypeError, InvalidInputError: for a field that cannot be used.
@@ -60,6 +63,9 @@ class ComponentSpec:
         >>> from captum_lipschitz.attacks import PaperAttack
         >>> ComponentSpec("acme:long", "attack", PaperAttack, "450 steps", "arXiv 1906.02896").kind
         'attack'
+        >>> hook = ComponentSpec("acme:penalty", "training_hook", print, "in a task", "", attaches_to="acme.Task")
+        >>> hook.attaches_to
+        'acme.Task'
     """
 
     name: str
@@ -68,9 +74,10 @@ class ComponentSpec:
     summary: str
     reference: str
     api_version: int = API_VERSION
+    attaches_to: str = ""
 
     def __post_init__(self) -> None:
-        for field in ("name", "kind", "summary", "reference"):
+        for field in ("name", "kind", "summary", "reference", "attaches_to"):
             value = getattr(self, field)
             if not isinstance(value, str):
                 raise InvalidTypeError(f"{field}: expected a string, got {value!r}")
@@ -82,6 +89,10 @@ class ComponentSpec:
             raise InvalidInputError(f"kind: expected one of {sorted(HOOKS)}, got {self.kind!r}")
         if not callable(self.factory):
             raise InvalidTypeError(f"factory: expected a callable, got {self.factory!r}")
+        if self.attaches_to and self.kind != "training_hook":
+            raise InvalidInputError(f"attaches_to: expected '' for kind {self.kind!r}, got {self.attaches_to!r}")
+        if self.attaches_to and not _CLASS.fullmatch(self.attaches_to):
+            raise InvalidInputError(f"attaches_to: expected a class as in 'acme.Task', got {self.attaches_to!r}")
 
 
 @runtime_checkable
@@ -131,10 +142,16 @@ class Removable(Protocol):
 
 @runtime_checkable
 class TrainingHookLike(Protocol):
-    """A training hook: what ``factory(**settings)`` of a component of kind ``"training_hook"`` returns."""
+    """A training hook: what ``factory(**settings)`` of a component of kind ``"training_hook"`` returns.
 
-    def __call__(self, model: nn.Module, /) -> Removable:
-        """Attach to a model whose training loop is somebody else's, and return the handle that detaches it again."""
+    It is called with any ``nn.Module``, unless its ``ComponentSpec.attaches_to`` names a class of a host (a Trainer,
+    say, that is no module): then with objects of that class alone. Anything else it refuses with an exception of
+    ``captum_lipschitz.errors`` that names the argument, or the class as ``attaches_to`` does. A host that knows no
+    class but ``nn.Module`` uses the hooks whose ``attaches_to`` is empty.
+    """
+
+    def __call__(self, model: Any, /) -> Removable:
+        """Attach to what somebody else's training loop trains, and return the handle that detaches it again."""
 
 
 @hookspec

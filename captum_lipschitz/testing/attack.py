@@ -17,7 +17,7 @@ from captum_lipschitz.criteria import Criterion, Misclassified
 from captum_lipschitz.errors import CaptumLipschitzWarning
 from captum_lipschitz.geometry import Bounds, Norm
 from captum_lipschitz.plugin import AttackLike
-from captum_lipschitz.testing._contract import BadCall, check_refusals, quiet, require
+from captum_lipschitz.testing._contract import BadCall, answering, check_refusals, quiet, require
 from captum_lipschitz.testing._networks import CLASSES, SHAPE, Case, build_case, worth_keeping
 from captum_lipschitz.testing._runs import check_repeats, check_rows, same_seed
 from captum_lipschitz.testing._traces import check_traces, untouched
@@ -57,15 +57,16 @@ def check_attack(
     """
     require(callable(attack), "is an AttackLike", "a callable", type(attack).__name__)
     precise, case = (build_case(shape, device, dtype=dtype) for dtype in (torch.float64, torch.float32))
-    result = _answer(attack, precise)
-    result = _answer(attack, case)
-    _check_not_found(attack, build_case(shape, device))
-    check_repeats(result.adversarial_inputs, _run(attack, case, seed=1).adversarial_inputs)
-    _check_evaluation_mode(attack, build_case(shape, device), result, rtol)
-    _check_criterion(attack, case, result)
-    check_rows(lambda part: _run(attack, part).distances, precise, rtol)
-    check_traces(lambda case: attack(case.model, case.inputs, case.labels), lambda: build_case(shape, device))
-    check_refusals(_bad_calls(attack, case))
+    with answering("the attack"):
+        result = _answer(attack, precise)
+        result = _answer(attack, case)
+        _check_not_found(attack, build_case(shape, device))
+        check_repeats(result.adversarial_inputs, _run(attack, case, seed=1).adversarial_inputs)
+        _check_evaluation_mode(attack, build_case(shape, device), result, rtol)
+        _check_criterion(attack, case, result)
+        check_rows(lambda part: _run(attack, part).distances, precise, rtol)
+        check_traces(lambda case: attack(case.model, case.inputs, case.labels), lambda: build_case(shape, device))
+        check_refusals(_bad_calls(attack, case))
     if not bool(result.found[:-1].any()):
         warnings.warn(
             "check_attack: the attack found nothing, so what it says of its finds is unchecked; give it settings with "

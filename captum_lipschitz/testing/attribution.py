@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from captum_lipschitz.plugin import AttributionLike
-from captum_lipschitz.testing._contract import BadCall, check_refusals, require
+from captum_lipschitz.testing._contract import BadCall, answering, check_refusals, require
 from captum_lipschitz.testing._networks import CLASSES, SHAPE, Case, build_case
 from captum_lipschitz.testing._runs import check_repeats, check_rows, same_seed
 from captum_lipschitz.testing._traces import check_traces, untouched
@@ -47,13 +47,14 @@ def check_attribution(
     """
     require(callable(factory), "is a factory of attributions", "a callable", type(factory).__name__)
     precise, case = (build_case(shape, device, dtype=dtype) for dtype in (torch.float64, torch.float32))
-    _check_form(_run(factory, precise), precise)
-    first = _run(factory, case)
-    _check_form(first, case)
-    check_repeats(first, _run(factory, case, seed=1))
-    check_rows(lambda part: _run(factory, part), precise, rtol)
-    check_traces(lambda case: _attribute(factory, case), lambda: build_case(shape, device))
-    check_refusals(_bad_calls(factory, case))
+    with answering("the attribution"):
+        _check_form(_run(factory, precise), precise)
+        first = _run(factory, case)
+        _check_form(first, case)
+        check_repeats(first, _run(factory, case, seed=1))
+        check_rows(lambda part: _run(factory, part), precise, rtol)
+        check_traces(lambda case: _attribute(factory, case), lambda: build_case(shape, device))
+        check_refusals(_bad_calls(factory, case))
 
 
 def _attribute(factory: Callable[..., AttributionLike], case: Case) -> Any:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from captum_lipschitz.errors import CaptumLipschitzError, ContractError
+from captum_lipschitz.errors import CaptumLipschitzError, ContractError, MissingDependencyError
 from captum_lipschitz.plugin import AttackLike, ComponentSpec, MetricLike, PluginRecord, TrainingHookLike, plugins
 from captum_lipschitz.plugin.discovery import Candidate, builtin_candidate
 from captum_lipschitz.plugin.manager import load
-from captum_lipschitz.testing._contract import quiet, require
+from captum_lipschitz.testing._contract import answering, quiet, require
 from captum_lipschitz.testing._networks import SHAPE, build_case
 from captum_lipschitz.testing._traces import check_traces
 from captum_lipschitz.testing.attack import check_attack
@@ -21,6 +21,7 @@ from captum_lipschitz.testing.attribution import check_attribution
 from captum_lipschitz.testing.training_hook import check_training_hook
 
 Settings = Mapping[str, Mapping[str, Any]]
+Hosts = Mapping[str, Callable[[], object]]
 
 _NO_SUCH_SETTING = {"no_such_setting_anywhere": 1}
 
@@ -29,6 +30,7 @@ def check_plugin(
     name_or_plugin: object,
     *,
     settings: Settings | None = None,
+    hosts: Hosts | None = None,
     only: Collection[str] | None = None,
     shape: Sequence[int] = SHAPE,
     device: torch.device | str = "cpu",
@@ -38,13 +40,16 @@ def check_plugin(
     It must be loaded, with at least one component. A component's name has a prefix, as in ``"acme:square"``, and its
     summary is one line. Its factory refuses an unknown setting at once, and makes what its kind's protocol says, which
     is then checked by ``check_attack``, ``check_attribution`` or ``check_training_hook``; a metric leaves no trace and
-    prints nothing.
+    prints nothing. Of a training hook that attaches to a host's class, less is seen: ``check_training_hook`` says what.
+    Whatever a component raises where it should not, an absent host's ``MissingDependencyError`` too, breaks a contract.
 
     Args:
         name_or_plugin: name of an installed plugin's entry point or distribution; or the object that carries the hooks
             (a module, say), which need not be installed.
         settings: for each component's name what its factory is called with; missing ones are called with nothing (an
             attribution with the model).
+        hosts: for the name of each training hook that attaches to a host's class what makes a new object of that class;
+            where it is missing, only what needs none is checked.
         only: names of the components to check; ``None`` for all.
         shape: of one image; values are within [0, 1].
         device: where to run.
@@ -64,22 +69,31 @@ def check_plugin(
     record = _installed(name_or_plugin) if isinstance(name_or_plugin, str) else _given(name_or_plugin)
     require(record.status == "loaded", "the plugin loads", "status 'loaded'", str(record))
     require(record.components, "the plugin brings something", "at least one component", "none")
-    given = dict(settings or {})
+    given, made = dict(settings or {}), dict(hosts or {})
     named = {component.name for component in record.components}
-    for argument, names in (("settings", given), ("only", only or ())):
-        unknown = sorted(set(names) - named)
-        require(not unknown, f"{argument} name components of the plugin", f"any of {sorted(named)}", unknown)
+    attaching = {component.name for component in record.components if component.attaches_to}
+    for argument, names, choices in (
+        ("settings", given, named),
+        ("hosts", made, attaching),
+        ("only", only or (), named),
+    ):
+        unknown = sorted(set(names) - choices)
+        require(not unknown, f"{argument} name components of the plugin", f"any of {sorted(choices)}", unknown)
     chosen = [component for component in record.components if only is None or component.name in only]
+    build_case(shape, device)  # a shape or device that cannot be used is not a component's fault
+    ours = record.name == "builtin"
     for component in chosen:
+        host = made[component.name]() if component.name in made else None
         with _naming(component):
-            _check_component(component, given.get(component.name, {}), shape, device, ours=record.name == "builtin")
+            _check_component(component, given.get(component.name, {}), shape, device, host, ours=ours)
     return chosen
 
 
 @contextmanager
 def _naming(component: ComponentSpec) -> Iterator[None]:
     try:
-        yield
+        with answering("the component"):
+            yield
     except ContractError as error:
         raise ContractError(f"{component.kind} {component.name!r}: {error}") from error
 
@@ -104,6 +118,7 @@ def _check_component(
     settings: Mapping[str, Any],
     shape: Sequence[int],
     device: torch.device | str,
+    host: object,
     *,
     ours: bool,
 ) -> None:
@@ -121,7 +136,7 @@ def _check_component(
         check_attack(made, shape=shape, device=device)
     elif component.kind == "training_hook":
         _require_protocol(made, TrainingHookLike)
-        check_training_hook(made, shape=shape, device=device)
+        check_training_hook(made, shape=shape, device=device, attaches_to=component.attaches_to, host=host)
     else:
         _require_protocol(made, MetricLike)
         check_traces(lambda case: made(case.model, (case.inputs, case.labels)), lambda: build_case(shape, device))
@@ -139,7 +154,7 @@ def _check_unknown_setting(
     try:
         with quiet():
             component.factory(*model, **settings, **_NO_SUCH_SETTING)
-    except ContractError:
+    except (ContractError, MissingDependencyError):
         raise
     except (TypeError, CaptumLipschitzError) as error:
         name = next(iter(_NO_SUCH_SETTING))

@@ -11,13 +11,19 @@ from torch.nn import functional as F
 
 from captum_lipschitz.errors import ContractError
 from captum_lipschitz.plugin import Removable, TrainingHookLike
-from captum_lipschitz.testing._contract import BadCall, check_refusals, quiet, require
+from captum_lipschitz.testing._contract import BadCall, answering, check_refusals, quiet, require
+from captum_lipschitz.testing._hosts import check_attachment, check_host_refusals
 from captum_lipschitz.testing._networks import SHAPE, Case, build_case
 from captum_lipschitz.testing._traces import global_state, require_same, same, snapshot
 
 
 def check_training_hook(
-    hook: TrainingHookLike, *, shape: Sequence[int] = SHAPE, device: torch.device | str = "cpu"
+    hook: TrainingHookLike,
+    *,
+    shape: Sequence[int] = SHAPE,
+    device: torch.device | str = "cpu",
+    attaches_to: str = "",
+    host: object = None,
 ) -> None:
     """Check that a training hook keeps the contracts, on a small seeded network trained with cross entropy.
 
@@ -27,10 +33,17 @@ def check_training_hook(
     ``remove()`` detaches it, also after an error or Ctrl-C inside a step: hooks, modules and the gradients of a step
     are those without it; a second ``remove()`` does nothing. A model that is no module is refused. Nothing is printed.
 
+    Of a hook that attaches to objects of a host's class the network's training shows nothing. Held is that it refuses
+    a plain ``nn.Module`` and a string with an exception of ``captum_lipschitz.errors`` that names the class; and, with
+    ``host``, that attaching gives a handle, and that ``remove()``, the first and the second, leaves the object's class
+    and attributes as they were, and all global state alone.
+
     Args:
         hook: what a component's factory made: called with a model, it returns a handle with ``remove()``.
         shape: of one image.
         device: where to run.
+        attaches_to: the component's, see ``ComponentSpec``; empty for a hook that attaches to any ``nn.Module``.
+        host: an object of that class; ``None`` where there is none at hand.
 
     Raises:
         ContractError: (an ``AssertionError``) for a contract that is not kept: which, what was expected, what came.
@@ -41,14 +54,24 @@ def check_training_hook(
         >>> check_training_hook(create("training_hook", "lipschitz", strength=0.1))
     """
     require(callable(hook), "is a TrainingHookLike", "a callable", type(hook).__name__)
+    case = _trained(shape, device)
+    with answering("the training hook"):
+        if attaches_to:
+            check_host_refusals(hook, attaches_to, case)
+            if host is not None:
+                check_attachment(hook, host)
+        else:
+            _check_hook(hook, shape, device)
+
+
+def _check_hook(hook: TrainingHookLike, shape: Sequence[int], device: torch.device | str) -> None:
     for dtype in (torch.float32, torch.float64):
         _check_step(hook, _trained(shape, device, dtype))
     _check_evaluation_mode(hook, _trained(shape, device))
     _check_removal(hook, lambda: _trained(shape, device))
     for error in (RuntimeError("the model broke"), KeyboardInterrupt()):
         _check_removal(hook, lambda: _trained(shape, device), error)
-    wrong: Any = "no module"
-    check_refusals([BadCall("a model that is no nn.Module", ["model"], lambda: hook(wrong))])
+    check_refusals([BadCall("a model that is no nn.Module", ["model"], lambda: hook("no module"))])
 
 
 def _trained(shape: Sequence[int], device: torch.device | str, dtype: torch.dtype = torch.float32) -> Case:

@@ -2,16 +2,15 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 
-from captum_lipschitz.plugin import components, create, plugins
+from captum_lipschitz.plugin import components, create, get, plugins
 
-SETTINGS: dict[str, dict[str, Any]] = {"lipschitz": {"strength": 1.0}}  # those without which one cannot be made
+SETTINGS = {"lipschitz": {"strength": 1.0}}  # those without which one cannot be made
 DIGITS = load_digits()
 IMAGES, LABELS = torch.tensor(DIGITS.images[:, None] / 16).float(), torch.tensor(DIGITS.target)
 TEST = (IMAGES[-8:], LABELS[-8:])
@@ -35,7 +34,8 @@ def train(hook: str | None = None) -> nn.Module:
 def use(kind: str, name: str, model: nn.Module) -> str:
     """What came of one component, found by its kind and name."""
     if kind == "training_hook":
-        return use("attack", "minimum_norm", train(name))
+        host = get(kind, name).attaches_to
+        return f"not used: it attaches to a {host}" if host else use("attack", "minimum_norm", train(name))
     if kind == "attribution":
         found = create("attribution", name, model, **SETTINGS.get(name, {})).attribute(TEST[0], target=TEST[1])
         return f"size {found.square().mean().sqrt():.3f}"

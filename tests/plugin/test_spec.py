@@ -69,6 +69,11 @@ def test_component_is_frozen_and_of_this_version():
         made.name = "other"
 
 
+def test_training_hook_says_what_it_attaches_to():
+    assert component(kind="training_hook").attaches_to == ""  # any nn.Module, as all did before there was the field
+    assert component(kind="training_hook", attaches_to="acme.tasks.Task").attaches_to == "acme.tasks.Task"
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
@@ -79,6 +84,18 @@ def test_component_is_frozen_and_of_this_version():
         ({"factory": "PGD"}, InvalidTypeError, r"factory: expected a callable, got 'PGD'"),
         ({"summary": None}, InvalidTypeError, r"summary: expected a string, got None"),
         ({"reference": 1906}, InvalidTypeError, r"reference: expected a string, got 1906"),
+        ({"attaches_to": dict}, InvalidTypeError, r"attaches_to: expected a string, got <class 'dict'>"),
+        (
+            {"attaches_to": "acme.Task"},
+            InvalidInputError,
+            r"attaches_to: expected '' for kind 'attack', got 'acme.Task'",
+        ),
+        (
+            {"kind": "training_hook", "attaches_to": "a Task"},
+            InvalidInputError,
+            r"attaches_to: expected a class as in 'acme.Task', got 'a Task'",
+        ),
+        ({"kind": "training_hook", "attaches_to": "Task"}, InvalidInputError, r"attaches_to: expected .*, got 'Task'"),
         ({"api_version": "1"}, InvalidTypeError, r"api_version: expected a whole number, got '1'"),
     ],
 )

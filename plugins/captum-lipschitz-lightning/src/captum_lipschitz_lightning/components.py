@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from captum_lipschitz.plugin import ComponentSpec, hookimpl
+from captum_lipschitz.plugin import ComponentSpec, hookimpl, needing
 
 if TYPE_CHECKING:
     from captum_lipschitz.plugin import TrainingHookLike
@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 def captum_lipschitz_training_hooks() -> list[ComponentSpec]:
     """The hook that attaches to a LightningModule."""
     summary = "the penalty in a LightningModule's training_step; without LipschitzCallback's logs and checkpoints"
-    return [ComponentSpec("lightning:lipschitz", "training_hook", _lipschitz, summary, "arXiv 1906.02896")]
+    return [
+        ComponentSpec(
+            "lightning:lipschitz",
+            "training_hook",
+            _lipschitz,
+            summary,
+            "arXiv 1906.02896",
+            attaches_to="lightning.pytorch.LightningModule",
+        )
+    ]
 
 
 def _lipschitz(
@@ -24,11 +33,11 @@ def _lipschitz(
     """Attaches ``LipschitzRegularizer(strength=..., **settings)`` to a LightningModule, see ``RegularizedStep``."""
     from captum_lipschitz.training import LipschitzRegularizer
 
+    with needing("lightning"):
+        from captum_lipschitz_lightning.step import RegularizedStep
     regularizer = LipschitzRegularizer(strength=strength, **settings)
 
     def attach(module: Any, /) -> Any:
-        from captum_lipschitz_lightning.step import RegularizedStep  # imports Lightning
-
         return RegularizedStep(module, regularizer, model=model, labels=labels)
 
     return attach

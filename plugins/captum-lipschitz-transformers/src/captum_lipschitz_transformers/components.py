@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from captum_lipschitz.plugin import ComponentSpec, hookimpl
+from captum_lipschitz.plugin import ComponentSpec, hookimpl, needing
 
 if TYPE_CHECKING:
     from captum_lipschitz.plugin import TrainingHookLike
@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 def captum_lipschitz_training_hooks() -> list[ComponentSpec]:
     """The hook that attaches to a Trainer."""
     summary = "the penalty in the loss of a transformers.Trainer; see regularize_trainer"
-    return [ComponentSpec("transformers:lipschitz", "training_hook", _lipschitz, summary, "arXiv 1906.02896")]
+    return [
+        ComponentSpec(
+            "transformers:lipschitz",
+            "training_hook",
+            _lipschitz,
+            summary,
+            "arXiv 1906.02896",
+            attaches_to="transformers.Trainer",
+        )
+    ]
 
 
 def _lipschitz(
@@ -29,11 +38,11 @@ def _lipschitz(
     """Attaches ``LipschitzRegularizer(strength=..., **settings)`` to a Trainer, see ``regularize_trainer``."""
     from captum_lipschitz.training import LipschitzRegularizer
 
+    with needing("transformers"):
+        from captum_lipschitz_transformers.attach import regularize_trainer
     regularizer = LipschitzRegularizer(strength=strength, **settings)
 
     def attach(trainer: Any, /) -> Any:
-        from captum_lipschitz_transformers.attach import regularize_trainer  # imports transformers
-
         return regularize_trainer(
             trainer,
             regularizer,

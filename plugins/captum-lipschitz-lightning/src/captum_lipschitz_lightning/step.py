@@ -154,7 +154,8 @@ def _refuse_compiled(module: pl.LightningModule) -> None:
     for name, part in module.named_modules():
         if hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None:
             compiled = name or type(module).__name__
+            compiled = name or type(module).__name__
             raise UnsupportedTrainingError(
-                f"module: expected no compiled part, {compiled} is one, whose gradient has no second derivative; compile "
-                "RegularizedModule(model, regularizer) by its own compile() and add the penalty in training_step"
+                f"module: expected no compiled part, {compiled} is one, whose gradient has no second derivative; "
+                "compile RegularizedModule(model, regularizer) by its own compile(), add the penalty in training_step"
             )

@@ -1,6 +1,6 @@
 """What a full run takes, from one measured speed: GPU hours, wall time, disk, bytes to read per second.
 
-torchrun --standalone --nproc-per-node 8 examples/imagenet/train.py --config CONFIG --synthetic 200000 --stop-after 200 --output /tmp/speed
+torchrun --standalone --nproc-per-node 8 examples/imagenet/train.py --config CONFIG --synthetic 200000 --stop-after 200 --output speed
 python examples/imagenet/cost.py --config CONFIG --images-per-second SPEED_OF_THE_LAST_LINE --gpus-measured 8
 """  # noqa: E501 - a command that is pasted
 

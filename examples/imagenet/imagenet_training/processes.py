@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -128,6 +129,7 @@ def sole_owner(folder: Path, *, first: bool) -> Iterator[None]:
             raise StartError(
                 f"output: another run is still writing to {folder}; end it, or take another folder"
             ) from error
-        except OSError:  # a file system without locks
-            pass
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):  # a file system without locks
+                raise
         yield

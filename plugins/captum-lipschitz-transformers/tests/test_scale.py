@@ -50,7 +50,7 @@ def train(model, data, accumulate, *, given=None, trainer=LipschitzTrainer):
     return noted.gradients, one
 
 
-def compare(model, data, accumulate, loss, **more):
+def assert_as_explicit(model, data, accumulate, loss, **more):
     reference = regularizer(adaptive(), accumulation_steps=1 if accumulate == 1 else None)
     steps = {"accumulate": accumulate, "loss": loss}
     expected = explicit_steps(copy.deepcopy(model), [reference], [data.batches(SIZE)], **steps)
@@ -66,20 +66,20 @@ def compare(model, data, accumulate, loss, **more):
 def test_a_model_that_smooths_labels_and_divides_by_the_number_of_items(accumulate, times):
     data = Images(20, name="images")  # the last step is short
     model = fitted(Own(lambda logits, labels: times * smoothed(logits, labels)), data)
-    compare(model, data, accumulate, model.whole)
+    assert_as_explicit(model, data, accumulate, model.whole)
 
 
 def test_a_number_of_items_that_is_made_a_plain_one():
     data = Images(16, name="images")
     model = Own(F.cross_entropy, divide=lambda total, items: total / int(items))
-    compare(model, data, 2, F.cross_entropy)
+    assert_as_explicit(model, data, 2, F.cross_entropy)
 
 
 @pytest.mark.parametrize("divide", [lambda total, items: total / int(items), lambda total, _: total / SIZE])
 def test_a_scale_that_cannot_be_told_is_refused_under_accumulation_alone(divide):
     data = Images(16, name="images")
     model = Own(lambda logits, labels: 8 * F.cross_entropy(logits, labels), divide)
-    compare(copy.deepcopy(model), data, 1, model.whole)
+    assert_as_explicit(copy.deepcopy(model), data, 1, model.whole)
     with pytest.raises(UnsupportedLossError, match=r"loss_is_scaled_for_ga on the trainer.*label_smoothing_factor"):
         train(model, data, 2)
 
@@ -106,7 +106,7 @@ def test_a_loss_function_of_ones_own_that_returns_a_mean():
     with pytest.raises(UnsupportedLossError, match="near neither the batch's mean cross entropy"):
         train(copy.deepcopy(model), data, 2, given=given)
     told = {"given": given, "trainer": Told}
-    compare(model, data, 2, lambda logits, labels: 8 * F.cross_entropy(logits, labels), **told)
+    assert_as_explicit(model, data, 2, lambda logits, labels: 8 * F.cross_entropy(logits, labels), **told)
 
 
 def test_a_mean_is_told_in_the_first_batch_and_remembered():

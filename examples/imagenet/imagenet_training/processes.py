@@ -88,11 +88,14 @@ def joined(threads: int | None) -> Iterator[Processes]:
 
 
 class StopRequest:
-    """Whether this process is to end: SIGTERM or SIGUSR1, as `sbatch --signal` sends, or torchrun was killed."""
+    """Whether this process is to end: SIGTERM or SIGUSR1, as `sbatch --signal` sends, or torchrun was killed.
+
+    A shell that started it and has ended is no reason: that is what nohup is for.
+    """
 
     def __init__(self) -> None:
         self._signalled = False
-        self._parent = os.getppid()
+        self._launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
 
     def __enter__(self) -> Self:
         self._before = [(number, signal.signal(number, self._ask)) for number in (signal.SIGTERM, signal.SIGUSR1)]
@@ -105,7 +108,7 @@ class StopRequest:
     @property
     def asked(self) -> bool:
         """Looked at between steps."""
-        return self._signalled or os.getppid() != self._parent
+        return self._signalled or self._launcher not in (None, os.getppid())
 
     def _ask(self, *_: object) -> None:
         self._signalled = True

@@ -18,10 +18,12 @@ class Picture:
     Attributes:
         png: its bytes.
         text: what it shows, for those who cannot see it.
+        rho: size of the change that it shows, RMSE; ``None`` for maps, which have none.
     """
 
     png: bytes
     text: str
+    rho: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +36,8 @@ class ExplainedImage:
         label: name of its class; ``None`` where there is none.
         prediction: name of the class that the model gives it.
         original: the image itself; ``None`` with ``--no-images``.
-        explanations: by name of the class explained, then of the method; adversarial ones once for each rho, under
-            ``"adversarial, rho 0.05"``.
+        explanations: by name of the class explained, then of the method: one picture, or for those of a size one for
+            each rho, the smallest first.
     """
 
     number: int
@@ -43,7 +45,7 @@ class ExplainedImage:
     label: str | None
     prediction: str
     original: Picture | None
-    explanations: Mapping[str, Mapping[str, Picture]] = field(default_factory=dict)
+    explanations: Mapping[str, Mapping[str, tuple[Picture, ...]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from imagenet_training.trained import FinishedRun, choose, read_run
 
 from captum_lipschitz import AraResult, compare
 from captum_lipschitz._files import write_whole
-from captum_lipschitz.errors import CaptumLipschitzError
+from captum_lipschitz.errors import CaptumLipschitzError, InvalidInputError
 from captum_lipschitz.measure import AraSettings, run_ara
 
 _CRITERIA = {"attack": "misclassified", "btr": "below_chance"}
@@ -92,22 +92,26 @@ def _class_index(run: FinishedRun) -> Path:
 def _tell(run: FinishedRun, results: dict[str, AraResult], others: dict[str, AraResult]) -> None:
     found: dict[str, Any] = {"images": len(results["attack"].distances)}
     found["clean_accuracy"] = results["attack"].clean_accuracy
-    for name, result in results.items():
-        found[name] = {"area": result.area, "interval": list(result.interval)}
-        if name in others:
-            found[name] |= _compared(name, result, others[name])
     if others:
         found["clean_accuracy_against"] = others["attack"].clean_accuracy
+    for name, result in results.items():
+        told = result.to_dict()  # where an infinite area is None
+        found[name] = {part: told[part] for part in ("area", "interval", "not_found")}
+        if name in others:
+            found[name] |= _compared(name, result, others[name])
     write_whole(run.folder / "evaluation" / "evaluation.json", (json.dumps(found, indent=2) + "\n").encode())
 
 
 def _compared(name: str, result: AraResult, other: AraResult) -> dict[str, Any]:
-    if other.area == 0:
-        print(f"{name}: no ratio, as the area of the other is 0")
-        return {}
-    comparison = compare(result, other)
+    """The paired ratio, or why there is none: a single image without an answer can make an area endless."""
+    try:
+        comparison = compare(result, other)
+    except InvalidInputError as error:
+        print(f"{name}: no ratio ({error})")
+        return {"no_ratio": str(error)}
     print(f"{name}: {comparison}")
-    return {"ratio": comparison.ratio, "ratio_interval": list(comparison.ratio_interval)}
+    told = comparison.to_dict()
+    return {part: told[part] for part in ("ratio", "ratio_interval")}
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +64,8 @@ class Checkpoints:
                 unfinished.mkdir(parents=True)
             training.processes.meet()
             _share_buffers(training)
-            save(_tensors(training), checkpoint_id=unfinished, no_dist=training.processes.size == 1)
+            with _alone_or_not():
+                save(_tensors(training), checkpoint_id=unfinished, no_dist=training.processes.size == 1)
             if first:
                 _write(unfinished / _PROGRESS, _numbers(training))
                 shutil.rmtree(final, ignore_errors=True)  # of a run that went back behind it
@@ -143,7 +147,8 @@ def _load(path: Path, training: Training) -> None:
     generators = {name: generator for name, generator in _generators(training).items() if name in known}
     buffers = {name: torch.empty_like(buffer) for name, buffer in _buffers(training).items() if name in known}
     state: dict[str, Any] = {"network": network, "optimizer": optimizer["state"], **_states(generators), **buffers}
-    load(state, checkpoint_id=path, no_dist=training.processes.size == 1)
+    with _alone_or_not():
+        load(state, checkpoint_id=path, no_dist=training.processes.size == 1)
     set_state_dict(
         training.network,
         training.optimizer,
@@ -155,6 +160,14 @@ def _load(path: Path, training: Training) -> None:
     for name, buffer in _buffers(training).items():
         if name in buffers:
             buffer.copy_(state[name])
+
+
+@contextmanager
+def _alone_or_not() -> Iterator[None]:
+    """Torch warns of a single process, which is what was asked for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
+        yield
 
 
 def _states(generators: dict[str, torch.Generator]) -> dict[str, Tensor]:

@@ -1,0 +1,133 @@
+"""What a run leaves, and what the other scripts make of it: logs, pictures, areas, a robust network."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from image_folders import CLASSES, IMAGENET
+from imagenet_training.recipe import Recipe, read_recipe
+from imagenet_training.run import Run, start
+from imagenet_training.trained import read_run
+from PIL import Image
+
+from captum_lipschitz import HalfHuberReLU
+from captum_lipschitz.errors import InvalidInputError
+
+PLAIN = Recipe(
+    model="shufflenet_v2_x0_5", learning_rate=0.01, resolution=32, resize=36, epochs=2, warmup_epochs=0, batch_size=8,
+    precision="float32",
+)  # fmt: skip
+
+
+def _run(folder: Path, data: Path) -> Run:
+    return Run(output=folder, data=data, workers=0, threads=1, ara_images=4, log_every=2, tensorboard=True)
+
+
+@pytest.fixture(scope="module")
+def plain(pictures_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that has ended."""
+    folder = tmp_path_factory.mktemp("runs") / "plain"
+    assert start(PLAIN, _run(folder, pictures_folder)) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tuned(plain: Path, pictures_folder: Path) -> Path:
+    """The folder of a run that made the plain network robust."""
+    folder = plain.parent / "tuned"
+    small = ["model=shufflenet_v2_x0_5", "resolution=32", "resize=36", "batch_size=8", "precision=float32", "epochs=2"]
+    recipe = read_recipe(
+        IMAGENET / "configs" / "finetune.yaml",
+        [*small, "learning_rate=0.001", f"weights={plain / 'weights.safetensors'}"],
+    )
+    assert start(recipe, _run(folder, pictures_folder)) == 0
+    return folder
+
+
+def _call(script: str, *arguments: object) -> int:
+    """The exit status of a script, run in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [script, *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(IMAGENET / script), run_name="__main__")
+    return int(ended.value.code or 0)
+
+
+def test_tensorboard_has_what_the_log_has(tuned: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    read = events.EventAccumulator(str(tuned / "tensorboard"))
+    read.Reload()
+    logged = [json.loads(line) for line in (tuned / "log.jsonl").read_text().splitlines()]
+    for name in ("loss", "penalty", "strength", "median_radius", "images_per_second", "quick_ara"):
+        expected = [(line["step"], line[name]) for line in logged if name in line]
+        assert expected, name
+        assert [point.step for point in read.Scalars(name)] == [step for step, _ in expected]
+        assert [point.value for point in read.Scalars(name)] == pytest.approx(
+            [value for _, value in expected], rel=1e-5
+        )
+
+
+def test_a_network_that_was_made_robust_comes_back_as_it_was(plain: Path, tuned: Path) -> None:
+    kinds = {type(layer) for layer in read_run(tuned).network().modules()}
+    assert HalfHuberReLU in kinds
+    assert torch.nn.ReLU not in kinds
+    assert HalfHuberReLU not in {type(layer) for layer in read_run(plain).network().modules()}
+
+
+def test_two_runs_are_measured_and_compared_on_the_same_images(
+    plain: Path, tuned: Path, pictures_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = ("evaluate.py", tuned, "--against", plain, "--data", pictures_folder, "--effort", "fast", "--limit", 6)
+    assert _call(*measured) == 0, capsys.readouterr()
+    found = json.loads((tuned / "evaluation" / "evaluation.json").read_text())
+    assert found["images"] == 6
+    assert {"clean_accuracy", "clean_accuracy_against", "attack", "btr"} <= found.keys()
+    for name in ("attack", "btr"):
+        area, other = (_area(folder / "evaluation" / name) for folder in (tuned, plain))
+        assert found[name]["area"] == area
+        if area is None or not other:
+            assert "no_ratio" in found[name]  # and all else was written nevertheless
+        else:
+            assert found[name]["ratio"] == pytest.approx(area / other)
+
+
+def _area(folder: Path) -> float | None:
+    ara = json.loads((folder / "ara.json").read_text())
+    assert len(ara["distances"]) == 6
+    area: float | None = ara["area"]
+    return area
+
+
+def test_a_picture_for_each_image(plain: Path, pictures_folder: Path, tmp_path: Path) -> None:
+    names = tmp_path / "classes.json"
+    names.write_text(json.dumps({name: [number, name.upper()] for number, name in enumerate(CLASSES)}))
+    made = ("explain.py", plain, "--images", pictures_folder / "val" / "bee", "--output", tmp_path / "out")
+    assert _call(*made, "--class-names", names, "--limit", 2, "--top", 2) == 0
+    files = sorted((tmp_path / "out").iterdir())
+    assert [file.name for file in files] == ["0000-0.png", "0001-1.png"]
+    for file in files:
+        with Image.open(file) as picture:
+            picture.load()
+            assert min(picture.size) > 200
+
+
+def test_images_that_are_none_and_runs_that_did_not_end(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _call("explain.py", plain, "--images", tmp_path, "--output", tmp_path / "out") == 1
+    assert "images: expected files of .jpg" in capsys.readouterr().err
+    (tmp_path / "cut.jpg").write_bytes(b"no image")
+    assert _call("explain.py", plain, "--images", tmp_path, "--output", tmp_path / "out") == 1
+    assert "cut.jpg cannot be decoded" in capsys.readouterr().err
+    (tmp_path / "recipe.json").write_bytes((plain / "recipe.json").read_bytes())
+    with pytest.raises(
+        InvalidInputError, match=r"run: expected one that has ended, got .* without weights.safetensors"
+    ):
+        read_run(tmp_path)
+    assert _call("evaluate.py", tmp_path / "nowhere", "--data", tmp_path) == 1
+    assert "run: expected the output folder of train.py, got" in capsys.readouterr().err

@@ -141,7 +141,8 @@ def _others(contents: list[bytes], recipe: Recipe) -> dict[str, Callable[[int], 
             image.draft("RGB", (image.width // fraction, image.height // fraction))
         scale = image.width / full
         box = (left * scale, top * scale, (left + width) * scale, (top + height) * scale)
-        return in_pillow.transforms[2](flip(image.resize(side, Image.Resampling.BILINEAR, box, gap)))
+        shown: Tensor = v2.functional.pil_to_tensor(flip(image.resize(side, Image.Resampling.BILINEAR, box, gap)))
+        return shown
 
     others: dict[str, Callable[[int], Any]] = {
         "Pillow, torchvision on Pillow's images": lambda i: in_pillow(opened(i)),

@@ -166,16 +166,18 @@ def decoded(path: str) -> Tensor:
     """
     try:
         with Image.open(path) as image:
-            return pil_to_tensor(image if image.mode == "RGB" else image.convert("RGB"))
+            pixels: Tensor = pil_to_tensor(image if image.mode == "RGB" else image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InvalidInputError(f"data: {path} cannot be decoded ({error}); mend it or take it out") from error
+    return pixels
 
 
 def random_crop(pixels: Tensor, recipe: Recipe) -> Tensor:
     """A random part of an image, at most a third wider or higher, brought to a square and mirrored or not."""
     top, left, height, width = RandomResizedCrop.get_params(pixels, list(recipe.crop_scale), [3 / 4, 4 / 3])
     part = _resized(pixels[:, top : top + height, left : left + width], recipe.resolution, recipe.resolution)
-    return _MIRROR(part)
+    shown: Tensor = _MIRROR(part)
+    return shown
 
 
 def _one_thread(_: int) -> None:
@@ -186,7 +188,8 @@ def _centre(pixels: Tensor, recipe: Recipe) -> Tensor:
     """The middle of an image whose short side was brought to ``resize``."""
     short = min(pixels.shape[1:])
     height, width = (recipe.resize * side // short for side in pixels.shape[1:])
-    return center_crop(_resized(pixels, height, width), [recipe.resolution, recipe.resolution])
+    middle: Tensor = center_crop(_resized(pixels, height, width), [recipe.resolution, recipe.resolution])
+    return middle
 
 
 def _resized(pixels: Tensor, height: int, width: int) -> Tensor:

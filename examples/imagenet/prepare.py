@@ -63,7 +63,7 @@ def _prepared(path: Path, *, source: Path, target: Path, side: int, quality: int
                 small = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
                 small.save(unfinished, format="PNG" if path.suffix.lower() == ".png" else "JPEG", quality=quality)
         unfinished.replace(final)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         unfinished.unlink(missing_ok=True)
         return f"{path} cannot be decoded ({error})"
     return None

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import os
+import subprocess
+import sys
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from image_folders import CLASSES, write_images
-from imagenet_training.pictures import Draw, Pictures, TrainingOrder, loaded, validation_order
+from image_folders import CLASSES, IMAGENET, write_images
+from imagenet_training.pictures import Draw, Pictures, TrainingOrder, decoded, loaded, random_crop, validation_order
 from imagenet_training.recipe import Recipe
+from PIL import Image
 from torch import Tensor
 
 from captum_lipschitz.errors import InvalidInputError
@@ -84,6 +92,72 @@ def test_validation_shows_the_centre(pictures_folder: Path) -> None:
     assert image.shape == (3, 24, 24)
     assert image.dtype == torch.uint8
     assert (pictures.classes, label, counted) == (list(CLASSES), 2, True)
+
+
+def _saved(image: Image.Image, path: Path, **options: Any) -> str:
+    image.save(path, **options)
+    return str(path)
+
+
+def test_every_kind_of_file_that_imagenet_has_is_decoded(tmp_path: Path) -> None:
+    blocks = np.random.default_rng(0).integers(0, 255, (5, 7, 3), dtype=np.uint8)
+    colour = Image.fromarray(blocks).resize((35, 25), Image.Resampling.NEAREST)
+    exact = torch.from_numpy(np.array(colour)).permute(2, 0, 1)
+    assert decoded(_saved(colour, tmp_path / "png.JPEG", format="PNG")).equal(exact)
+    grey = decoded(_saved(colour.convert("L"), tmp_path / "grey.JPEG", quality=100))
+    assert grey.shape == (3, 25, 35)
+    assert grey[0].equal(grey[1])
+    assert grey[0].equal(grey[2])
+    for mode in ("RGB", "CMYK"):
+        pixels = decoded(_saved(colour.convert(mode), tmp_path / f"{mode}.JPEG", quality=100, subsampling=0))
+        assert (pixels.int() - exact.int()).abs().max() <= 8
+
+
+def test_a_file_that_is_cut_off_or_no_image_is_named(tmp_path: Path) -> None:
+    whole = Path(_saved(Image.new("RGB", (64, 64), "red"), tmp_path / "red.JPEG")).read_bytes()
+    for content in (b"", b"no image", whole[: len(whole) // 2]):
+        (tmp_path / "bad.JPEG").write_bytes(content)
+        with pytest.raises(InvalidInputError, match=r"data: .*bad\.JPEG cannot be decoded .*; mend it or take it out"):
+            decoded(str(tmp_path / "bad.JPEG"))
+
+
+def test_a_crop_of_everything_is_the_image_or_its_mirror_image() -> None:
+    image = torch.arange(3 * 24 * 24).reshape(3, 24, 24).remainder(251).to(torch.uint8)
+    whole = dataclasses.replace(RECIPE, crop_scale=(1.0, 1.0))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        shown = [random_crop(image, whole) for _ in range(40)]
+    mirrored = [part.equal(image.flip(-1)) for part in shown]
+    assert all(part.equal(image) != is_mirrored for part, is_mirrored in zip(shown, mirrored, strict=True))
+    assert 8 <= sum(mirrored) <= 32
+
+
+def test_the_centre_is_that_of_pillow(tmp_path: Path) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 90, 3), dtype=np.uint8))
+    (tmp_path / "ant").mkdir()
+    _saved(image, tmp_path / "ant" / "0.png")
+    shown = Pictures(tmp_path, RECIPE, train=False)[Draw(0, 0)][0]
+    small = np.array(image.resize((45, 32), Image.Resampling.BILINEAR))  # then 24 of 32 rows, 24 of 45 columns
+    there = [torch.from_numpy(small[4:28, left : left + 24]).permute(2, 0, 1).int() for left in (10, 11)]
+    assert min(int((shown.int() - part).abs().max()) for part in there) <= 1
+
+
+def test_pixels_do_not_depend_on_the_instructions_of_the_cpu(pictures_folder: Path) -> None:
+    code = (
+        "import sys, hashlib, torch; from pathlib import Path; sys.path[:0] = sys.argv[2:];"
+        "import test_pictures as t; print(t.torch.backends.cpu.get_cpu_capability(), t.fingerprint(Path(sys.argv[1])))"
+    )
+    places = [str(pictures_folder), str(IMAGENET), str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    plain = {**os.environ, "ATEN_CPU_CAPABILITY": "default"}
+    done = subprocess.run([sys.executable, "-c", code, *places], capture_output=True, text=True, check=True, env=plain)
+    assert done.stdout.split() == ["DEFAULT", fingerprint(pictures_folder)]
+
+
+def fingerprint(folder: Path) -> str:
+    """Of all training pixels of one epoch."""
+    pictures = Pictures(folder / "train", RECIPE, train=True)
+    pixels = torch.stack([pictures[Draw(i, 0)][0] for i in range(len(pictures))])
+    return hashlib.sha256(pixels.contiguous().numpy().tobytes()).hexdigest()
 
 
 def test_folders_and_sizes_that_cannot_be_used(tmp_path: Path) -> None:

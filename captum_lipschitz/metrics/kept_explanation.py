@@ -16,7 +16,7 @@ from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.geometry import Bounds, rowwise
 from captum_lipschitz.metrics.area import finite_or_none
 from captum_lipschitz.metrics.estimates import Estimate, estimate
-from captum_lipschitz.metrics.kept_search import Search, Side, Terms
+from captum_lipschitz.metrics.kept_search import Search, Terms
 from captum_lipschitz.metrics.maps import Explain, check_explain, check_share
 from captum_lipschitz.metrics.measurement import AnyAttack
 from captum_lipschitz.metrics.verification import attack_and_verify, verified
@@ -46,7 +46,8 @@ class KeptExplanation:
     def estimates(self, *, generator: torch.Generator | None = None) -> dict[str, Estimate]:
         """``found``: share of the images decided rightly; ``strength``: mean of ``unrestricted / distances``.
 
-        The strength is 0 where nothing was found, 1 where keeping the explanation costs nothing.
+        The strength is 0 where nothing was found, 1 where keeping the explanation costs nothing, above 1 where this
+        search found a smaller change than the attack.
         """
         found = self.found.double().where(~self.distances.isnan(), torch.nan)
         values = {"found": found, "strength": self.unrestricted / self.distances}
@@ -71,8 +72,7 @@ def attack_keeping_explanation(
     steps: int = 60,
     bounds: Bounds | tuple[float, float] | None = None,
     attack: AnyAttack | None = None,
-    surrogate: Model | None = None,
-    explain_surrogate: Explain | None = None,
+    surrogate: Explain | None = None,
 ) -> KeptExplanation:
     """Look for the smallest change that changes the decision while the label's explanation stays as it was.
 
@@ -81,8 +81,8 @@ def attack_keeping_explanation(
     keeps both is remembered, and shortened at the end.
 
     A ReLU network's gradient is piecewise constant: its explanations hardly have a derivative, and the search is blind
-    to them. The usual remedy is to search on a copy with smooth activations (``surrogate``, with its own
-    ``explain_surrogate``); what is found is checked on the real model and the real method all the same.
+    to them. The usual remedy is to take the derivative from a copy with smooth activations: ``surrogate`` is the same
+    method on that copy. Only slopes come from it; limits and answers are those of the real model and method.
 
     Args:
         model: maps (N, ...) to logits (N, C); a module is run in evaluation mode and left as it was.
@@ -96,8 +96,8 @@ def attack_keeping_explanation(
         steps: each a forward pass, an explanation, and its derivative; at least 1.
         bounds: the box that images must stay in.
         attack: what to start from; ``None`` is ``MinimumNormAttack(bounds=bounds)``.
-        surrogate: a model to search on, of the same images and classes.
-        explain_surrogate: the method on that model, differentiable.
+        surrogate: a method whose derivative is followed in place of ``explain``'s own, which then needs none; its model
+            must be in evaluation mode already.
 
     Returns:
         A ``KeptExplanation``.
@@ -128,22 +128,23 @@ def attack_keeping_explanation(
     images = check_inputs(images, "images").detach()
     labels = check_labels(labels, len(images)).to(images.device)
     check_explain(explain)
-    _check_settings(similarity, measure, steps, surrogate, explain_surrogate)
+    _check_settings(similarity, measure, steps)
+    if surrogate is not None:
+        check_explain(surrogate, "surrogate")
     box = Bounds.of(bounds)
     if box is not None:
         box.check(images)
         box.check_shared(images)
     attack = MinimumNormAttack(bounds=box) if attack is None else attack
     terms = Terms(similarity, measure == "correlation", magnitude, box)
-    other = None if surrogate is None or explain_surrogate is None else Side(surrogate, explain_surrogate)
-    with no_trace(model, images), no_trace(model if surrogate is None else surrogate, images):
+    with no_trace(model, images):
         images, labels = (x.clone() if x.is_inference() else x for x in (images, labels))
         correct, start = attack_and_verify(model, images, labels, attack)
         adversarial, distances = images.clone(), torch.full_like(start.distances, math.inf)
         similarities = torch.full_like(distances, math.nan)
         rows = (correct & torch.isfinite(start.distances)).nonzero().squeeze(1)
         if len(rows):
-            search = Search(Side(model, explain), images[rows], labels[rows], terms, other)
+            search = Search(model, explain, images[rows], labels[rows], terms, surrogate)
             delta = search.run(start.images[rows] - images[rows], steps)
             answer = verified(model, images[rows], labels[rows], search.images_at(delta))
             alike = search.alike(answer.images)
@@ -160,9 +161,7 @@ def attack_keeping_explanation(
     )
 
 
-def _check_settings(
-    similarity: float, measure: str, steps: int, surrogate: Model | None, explain_surrogate: Explain | None
-) -> None:
+def _check_settings(similarity: float, measure: str, steps: int) -> None:
     check_share(similarity, "similarity")
     if measure not in ("correlation", "cosine"):
         raise InvalidInputError(f"measure: expected 'correlation' or 'cosine', got {measure!r}")
@@ -170,7 +169,3 @@ def _check_settings(
         raise InvalidTypeError(f"steps: expected a whole number, got {steps!r}")
     if steps < 1:
         raise InvalidInputError(f"steps: expected at least 1, got {steps}")
-    if (surrogate is None) != (explain_surrogate is None):
-        raise InvalidInputError("surrogate, explain_surrogate: expected both or neither, got one")
-    if explain_surrogate is not None:
-        check_explain(explain_surrogate, "explain_surrogate")

@@ -48,15 +48,8 @@ class Terms(NamedTuple):
     bounds: Bounds | None
 
 
-class Side(NamedTuple):
-    """A model with an explanation method for it."""
-
-    model: Model
-    explain: Explain
-
-
 class _Look(NamedTuple):
-    """At perturbed images: the criterion's value (N,) and the explanation's angle from before (N,), gradients each."""
+    """At perturbed images: the criterion's value, (M,), the explanation's angle from before, (M,), and their slopes."""
 
     value: Tensor
     angle: Tensor
@@ -68,31 +61,35 @@ class Search:
     """The search for images, (M, ...), that are decided rightly.
 
     Args:
-        real: what answers must hold for.
+        model: maps (M, ...) to logits (M, C).
+        explain: the method.
         images: (M, ...).
         labels: (M,).
         terms: of an answer.
-        surrogate: what is searched on where it is not the real side.
+        surrogate: a method whose derivative is followed in place of the method's own.
     """
 
-    def __init__(self, real: Side, images: Tensor, labels: Tensor, terms: Terms, surrogate: Side | None) -> None:
-        self._real = real
-        self._shown = real if surrogate is None else surrogate
+    def __init__(
+        self, model: Model, explain: Explain, images: Tensor, labels: Tensor, terms: Terms, surrogate: Explain | None
+    ) -> None:
+        self._model = model
+        self._explain = explain
         self._images = images
         self._labels = labels
         self._terms = terms
-        self._before = self._map(attributed(real.explain, images, labels))
-        self._shown_before = self._before
+        self._surrogate = surrogate
+        self._before = self._map(attributed(explain, images, labels))
+        self._surrogate_before = self._before
         if surrogate is not None:
-            self._shown_before = self._map(attributed(surrogate.explain, images, labels))
+            self._surrogate_before = self._map(attributed(surrogate, images, labels))
 
     def images_at(self, delta: Tensor) -> Tensor:
         images = self._images + delta
         return images if self._terms.bounds is None else self._terms.bounds.clamp(images)
 
     def alike(self, images: Tensor) -> Tensor:
-        """Similarity of the real explanation before and of these images, (M,)."""
-        return cosine_similarity(self._before, self._map(attributed(self._real.explain, images, self._labels)))
+        """Similarity of the explanations before and of these images, (M,)."""
+        return cosine_similarity(self._before, self._map(attributed(self._explain, images, self._labels)))
 
     def run(self, delta: Tensor, steps: int) -> Tensor:
         """From perturbations that change the decision, (M, ...), to smaller ones that keep the explanation as well.
@@ -108,8 +105,6 @@ class Search:
             blind = blind and not bool(look.of_angle.any())
             gaps = torch.stack([look.value, (look.angle - limit).to(look.value.dtype)])
             met = (gaps <= torch.tensor([[0.0], [-_SLACK]]).to(gaps)).all(0)
-            if self._shown is not self._real:
-                met = self._meets(delta)
             best, best_size = _smaller(delta, met, best, best_size)
             aim = torch.where(gaps <= 0, _AIM_SHRINK * aim, _AIM_GROWTH * aim).clamp(*_AIM_RANGE)
             moved = delta + _move(
@@ -127,9 +122,9 @@ class Search:
         return maps - maps.mean(1, keepdim=True) if self._terms.centred else maps
 
     def _meets(self, delta: Tensor) -> Tensor:
-        """Whether the real model and method meet both limits, (M,) bool."""
+        """Whether both limits are met, (M,) bool."""
         images = self.images_at(delta)
-        answer = verified(self._real.model, self._images, self._labels, images)
+        answer = verified(self._model, self._images, self._labels, images)
         return torch.isfinite(answer.distances) & (self.alike(images) >= self._terms.similarity)
 
     def _shortened(self, best: Tensor) -> Tensor:
@@ -143,26 +138,38 @@ class Search:
 
     def _look(self, delta: Tensor) -> _Look:
         leaf = self.images_at(delta).detach().requires_grad_()
-        logits = check_logits(self._shown.model(leaf), len(leaf), finite=False)
+        logits = check_logits(self._model(leaf), len(leaf), finite=False)
         value = Misclassified().value(logits, self._labels)
         of_value = gradient(value, leaf)
-        attributions = self._shown.explain(leaf, self._labels.clone())
-        if isinstance(attributions, Tensor) and not attributions.requires_grad:
-            raise _not_differentiable("they do not require grad")
-        maps, before = self._map(attributions), self._shown_before
-        cosine = row_dot(maps, before) / (row_dot(maps, maps).sqrt() * row_dot(before, before).sqrt())
-        angle = cosine.clamp(-_EDGE, _EDGE).acos()
-        (of_angle,) = torch.autograd.grad(angle.sum(), leaf, allow_unused=True)
-        if of_angle is None:  # a linear model's gradient depends on no image; then it has not changed either
-            if bool((angle > _CLOSE).any()):
-                raise _not_differentiable("they differ between images, and no derivative says how")
-            of_angle = torch.zeros_like(leaf)
+        angle, of_angle = self._angle(leaf)
+        if self._surrogate is not None:
+            angle = _angle_between(self._map(attributed(self._explain, leaf, self._labels)), self._before)
         return _Look(
             value=value.detach().where(torch.isfinite(logits.detach()).all(1), math.inf),
             angle=angle.detach().nan_to_num(nan=math.pi),
             of_value=_finite_rows(of_value),
             of_angle=_finite_rows(of_angle),
         )
+
+    def _angle(self, leaf: Tensor) -> tuple[Tensor, Tensor]:
+        """Angle, (M,), between the maps before and at ``leaf`` of the method that is differentiated, and its slope."""
+        explain = self._explain if self._surrogate is None else self._surrogate
+        attributions = explain(leaf, self._labels.clone())
+        if isinstance(attributions, Tensor) and not attributions.requires_grad:
+            raise _not_differentiable("they do not require grad")
+        angle = _angle_between(self._map(attributions), self._surrogate_before)
+        (slope,) = torch.autograd.grad(angle.sum(), leaf, allow_unused=True)
+        if slope is not None:
+            return angle, slope
+        if bool((angle > _CLOSE).any()):  # a linear model's gradient depends on no image; but then it stays the same
+            raise _not_differentiable("they differ between images, and no derivative says how")
+        return angle, torch.zeros_like(leaf)
+
+
+def _angle_between(a: Tensor, b: Tensor) -> Tensor:
+    """Of matching rows, (M, P) to (M,), in radians; NaN where one is zero."""
+    cosine = row_dot(a, b) / (row_dot(a, a).sqrt() * row_dot(b, b).sqrt())
+    return cosine.clamp(-_EDGE, _EDGE).acos()
 
 
 def _finite_rows(slopes: Tensor) -> Tensor:
@@ -217,14 +224,14 @@ def _not_differentiable(why: str) -> InvalidInputError:
     return InvalidInputError(
         f"explain: expected attributions with a derivative with respect to the images, got some without: {why}. Take "
         "gradients in it with torch.autograd.grad(..., create_graph=True) and detach nothing (Captum's methods do), or "
-        "pass surrogate and explain_surrogate for the search"
+        "pass a surrogate whose derivative can be followed"
     )
 
 
 def _warn_of_blindness() -> None:
     warnings.warn(
-        "explain: its derivative is zero at all images, as that of a ReLU network's gradient is; search on a copy with "
-        "smooth activations (surrogate, explain_surrogate)",
+        "explain: its derivative is zero at all images, as that of a ReLU network's gradient is; pass as surrogate the "
+        "same method on a copy with smooth activations",
         CaptumLipschitzWarning,
         stacklevel=4,
     )

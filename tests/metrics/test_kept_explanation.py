@@ -72,7 +72,7 @@ def test_in_the_plane_it_finds_what_a_fine_grid_finds(seed: int, restricted: lis
     model, inputs = _wavy(seed)
     labels, explain = model(inputs).argmax(1), gradients(model)
     found = attack_keeping_explanation(model, inputs, labels, explain=explain, measure="cosine", magnitude=False)
-    line = torch.linspace(-3, 3, 301, dtype=torch.float64)
+    line = torch.linspace(-3, 3, 401, dtype=torch.float64)
     grid = torch.cartesian_prod(line, line)
     sizes, before = grid.square().mean(1).sqrt(), explain(inputs.clone(), labels).detach()
     for i, image in enumerate(inputs):

@@ -158,8 +158,14 @@ def _others(contents: list[bytes], recipe: Recipe) -> dict[str, Callable[[int], 
             return decode(torch.frombuffer(bytearray(contents[i]), dtype=torch.uint8))
 
         others[f"{name}, decoding alone"] = pixels
-        others[f"{name}, torchvision on tensors"] = lambda i, pixels=pixels: in_tensors(pixels(i))
-        others[f"{name}, our augmenting"] = lambda i, pixels=pixels: random_crop(pixels(i), recipe)
+
+        def theirs(i: int, pixels: Callable[[int], Tensor] = pixels) -> Any:
+            return in_tensors(pixels(i))
+
+        def ours(i: int, pixels: Callable[[int], Tensor] = pixels) -> Any:
+            return random_crop(pixels(i), recipe)
+
+        others[f"{name}, torchvision on tensors"], others[f"{name}, our augmenting"] = theirs, ours
     return others
 
 

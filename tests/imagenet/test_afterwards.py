@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import runpy
 import sys
@@ -70,6 +71,16 @@ def test_tensorboard_has_what_the_log_has(tuned: Path) -> None:
         assert [point.value for point in read.Scalars(name)] == pytest.approx(
             [value for _, value in expected], rel=1e-5
         )
+
+
+def test_tensorboard_keeps_the_step_that_a_run_went_on_from(pictures_folder: Path, tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for stop in (3, None):
+        run = dataclasses.replace(_run(tmp_path, pictures_folder), log_every=1, resume=True, stop_after=stop)
+        assert start(PLAIN, run) == 0
+    read = events.EventAccumulator(str(tmp_path / "tensorboard"))
+    read.Reload()
+    assert [point.step for point in read.Scalars("loss")] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_network_that_was_made_robust_comes_back_as_it_was(plain: Path, tuned: Path) -> None:

@@ -17,6 +17,9 @@ from image_folders import IMAGENET
 from imagenet_training import checkpoint
 from imagenet_training.recipe import Recipe
 from imagenet_training.run import Run, start
+from imagenet_training.training import Training
+
+from captum_lipschitz.errors import InvalidInputError
 
 RECIPE = Recipe(
     model="shufflenet_v2_x0_5",
@@ -122,6 +125,39 @@ def test_going_on_where_one_must_not(
     assert words in _message(capsys)
 
 
+def test_other_files_are_other_data(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert start(RECIPE, _run(tmp_path / "out", folder, stop_after=1)) == 0
+    (folder / "train" / "bee" / "3.jpg").rename(folder / "train" / "bee" / "another.jpg")
+    assert start(RECIPE, _run(tmp_path / "out", folder, resume=True)) == 1
+    told = _message(capsys)
+    assert "expected the recipe and the data that the run was begun with; files was" in told
+    (folder / "train" / "bee" / "another.jpg").unlink()
+    assert start(RECIPE, _run(tmp_path / "out", folder, resume=True)) == 1
+    assert "images was 24, is 23" in _message(capsys)
+
+
+def test_a_network_that_is_not_finite_replaces_no_checkpoint(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_step = Training.take_step
+
+    def spoilt(training: Training, *batch: Any) -> Any:
+        figures = take_step(training, *batch)
+        if training.step == 4:  # its loss was still a number
+            next(training.network.parameters()).data[0] = float("nan")
+        return figures
+
+    monkeypatch.setattr(Training, "take_step", spoilt)
+    assert start(RECIPE, _run(tmp_path / "out", folder, checkpoint_every=2, keep=1, log_every=100)) == 1
+    assert "step 4: logits, loss or weights are not finite" in _message(capsys)
+    assert [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()] == ["step-00000002"]
+
+
+def test_activations_must_be_round_when_the_run_ends() -> None:
+    with pytest.raises(InvalidInputError, match=r"rounding_epochs: expected at most epochs, 2, got 2\.5"):
+        Recipe(**{**RECIPE.__dict__, "rounding_epochs": 2.5})
+
+
 def _other() -> Recipe:
     return Recipe(**{**RECIPE.__dict__, "learning_rate": 0.25})
 
@@ -152,7 +188,7 @@ def test_a_port_that_is_in_use(
 def test_a_loss_that_diverges_is_said_to(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = Recipe(**{**RECIPE.__dict__, "learning_rate": 1e30})
     assert start(recipe, _run(tmp_path / "out", folder)) == 1
-    assert "logits or loss are not finite; take a smaller learning_rate" in _message(capsys)
+    assert "logits, loss or weights are not finite; take a smaller learning_rate" in _message(capsys)
 
 
 @pytest.mark.whole_run

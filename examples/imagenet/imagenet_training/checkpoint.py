@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
@@ -39,11 +39,12 @@ class Checkpoints:
 
     Args:
         folder: of the run.
+        data: what is trained on, by what it is: a run may go on with nothing else. JSON's types.
         keep: how many of the last ones stay.
     """
 
-    def __init__(self, folder: Path, *, keep: int = 2) -> None:
-        self._folder, self._keep = folder / "checkpoints", keep
+    def __init__(self, folder: Path, *, data: Mapping[str, Any], keep: int = 2) -> None:
+        self._folder, self._data, self._keep = folder / "checkpoints", dict(data), keep
 
     def found(self) -> list[Path]:
         """The whole ones, the last at the end."""
@@ -63,11 +64,11 @@ class Checkpoints:
                 shutil.rmtree(unfinished, ignore_errors=True)
                 unfinished.mkdir(parents=True)
             training.processes.meet()
-            _share_buffers(training)
+            training.share_buffers()
             with _alone_or_not():
                 save(_tensors(training), checkpoint_id=unfinished, no_dist=training.processes.size == 1)
             if first:
-                _write(unfinished / _PROGRESS, _numbers(training))
+                _write(unfinished / _PROGRESS, {**_numbers(training), "data": self._data})
                 shutil.rmtree(final, ignore_errors=True)  # of a run that went back behind it
                 os.replace(unfinished, final)  # noqa: PTH105 - atomic, and says so
                 _sync(self._folder)
@@ -84,7 +85,7 @@ class Checkpoints:
         """Go on from the last one; what is different now, in words, or ``None`` where there is no checkpoint.
 
         Raises:
-            InvalidInputError: it is another recipe's.
+            InvalidInputError: it is another recipe's, or of other data.
             CheckpointError: it cannot be read.
         """
         found = training.processes.agree([path.name for path in self.found()][-1:])
@@ -93,7 +94,7 @@ class Checkpoints:
         path = self._folder / found[0]
         try:
             numbers = json.loads((path / _PROGRESS).read_text(encoding="utf-8"))
-            said = _compared(numbers, training)
+            said = _compared(numbers, training, self._data)
             _load(path, training)
         except (OSError, KeyError, json.JSONDecodeError, CheckpointException) as error:
             raise CheckpointError(
@@ -110,15 +111,7 @@ class Checkpoints:
 def _tensors(training: Training) -> dict[str, Any]:
     """The network, the optimiser's averages, and what this process has for itself."""
     network, optimizer = get_state_dict(training.network, training.optimizer)
-    return {"network": network, "optimizer": optimizer["state"], **_states(_generators(training)), **_buffers(training)}
-
-
-def _buffers(training: Training) -> dict[str, Tensor]:
-    """BatchNorm's averages, which under ``fully_shard`` each process has of its own."""
-    if not training.sharded:
-        return {}
-    rank = training.processes.rank
-    return {f"buffers.{rank}.{name}": buffer for name, buffer in training.network.named_buffers()}
+    return {"network": network, "optimizer": optimizer["state"], **_states(_generators(training))}
 
 
 def _generators(training: Training) -> dict[str, torch.Generator]:
@@ -145,8 +138,7 @@ def _load(path: Path, training: Training) -> None:
     network, optimizer = get_state_dict(training.network, training.optimizer)
     known = FileSystemReader(path).read_metadata().state_dict_metadata
     generators = {name: generator for name, generator in _generators(training).items() if name in known}
-    buffers = {name: torch.empty_like(buffer) for name, buffer in _buffers(training).items() if name in known}
-    state: dict[str, Any] = {"network": network, "optimizer": optimizer["state"], **_states(generators), **buffers}
+    state: dict[str, Any] = {"network": network, "optimizer": optimizer["state"], **_states(generators)}
     with _alone_or_not():
         load(state, checkpoint_id=path, no_dist=training.processes.size == 1)
     set_state_dict(
@@ -157,9 +149,6 @@ def _load(path: Path, training: Training) -> None:
     )
     for name, generator in generators.items():
         generator.set_state(state[name])
-    for name, buffer in _buffers(training).items():
-        if name in buffers:
-            buffer.copy_(state[name])
 
 
 @contextmanager
@@ -183,14 +172,21 @@ def _take(numbers: dict[str, Any], training: Training) -> None:
         training.rounding.load_state_dict(numbers["rounding"])
 
 
-def _compared(numbers: dict[str, Any], training: Training) -> str:
+def _compared(numbers: dict[str, Any], training: Training, data: dict[str, Any]) -> str:
     before, now = numbers["recipe"], as_entries(training.recipe)
     differing = [name for name in now if before.get(name) != now[name]]
     refused = [f"{name} was {before.get(name)!r}, is {now[name]!r}" for name in differing if name not in _MAY_CHANGE]
     if numbers["classes"] != training.classes:
         refused.append(f"there were {numbers['classes']} classes, are {training.classes}")
+    refused += [
+        f"{name} was {numbers['data'][name]!r}, is {data[name]!r}"
+        for name in data
+        if numbers["data"][name] != data[name]
+    ]
     if refused:
-        raise InvalidInputError(f"--resume: expected the recipe that the run was begun with; {'; '.join(refused)}")
+        raise InvalidInputError(
+            f"--resume: expected the recipe and the data that the run was begun with; {'; '.join(refused)}"
+        )
     said = [f"{name} was {before[name]!r}, is {now[name]!r} (results agree to rounding)" for name in differing]
     if numbers["processes"] != training.processes.size:
         said.append(
@@ -198,13 +194,6 @@ def _compared(numbers: dict[str, Any], training: Training) -> str:
             "BatchNorm sees shares of another size, and processes without a state of their own draw anew"
         )
     return "".join(f"; {text}" for text in said)
-
-
-def _share_buffers(training: Training) -> None:
-    """BatchNorm's averages of process 0, which DistributedDataParallel hands to all at the next forward pass anyway."""
-    if training.processes.size > 1 and not training.sharded:
-        for buffer in training.network.buffers():
-            distributed.broadcast(buffer, src=0)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ processes and of interruptions changes no pixel, and nothing of it has to be kep
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +43,10 @@ class Pictures(Dataset[tuple[Tensor, int, bool]]):
         recipe: resolution, crops, seed.
         train: random crops and flips; otherwise the centre.
 
+    Attributes:
+        classes: names of the class folders, in their order.
+        digest: of the files' names: a run draws images by their number among these.
+
     Raises:
         InvalidInputError: there is no image, or a class folder without one.
     """
@@ -54,6 +58,7 @@ class Pictures(Dataset[tuple[Tensor, int, bool]]):
             raise InvalidInputError(f"data: expected class folders of images in {folder} ({error})") from error
         self.classes: list[str] = listed.classes
         self._files: list[tuple[str, int]] = listed.samples
+        self.digest = _digest(Path(path).relative_to(folder).as_posix() for path, _ in self._files)
         self._seed = recipe.seed
         self._shown: Callable[[Tensor], Tensor] = partial(random_crop if train else _centre, recipe=recipe)
 
@@ -76,6 +81,7 @@ class SyntheticPictures(Dataset[tuple[Tensor, int, bool]]):
 
     def __init__(self, count: int, classes: int, side: int) -> None:
         self.classes = [f"class{i}" for i in range(classes)]
+        self.digest = _digest(self.classes)
         self._count = count
         source = torch.Generator().manual_seed(0)
         self._images = torch.randint(0, 256, (_NOISE, 3, side, side), dtype=torch.uint8, generator=source)
@@ -158,6 +164,13 @@ def mixed(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "little")
 
 
+def _digest(names: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(name.encode("utf-8", "surrogateescape") + b"\n")
+    return digest.hexdigest()
+
+
 def decoded(path: str) -> Tensor:
     """A file's pixels, uint8 of shape (3, height, width).
 
@@ -168,7 +181,10 @@ def decoded(path: str) -> Tensor:
         with Image.open(path) as image:
             pixels: Tensor = pil_to_tensor(image if image.mode == "RGB" else image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InvalidInputError(f"data: {path} cannot be decoded ({error}); mend it or take it out") from error
+        raise InvalidInputError(
+            f"data: {path} cannot be decoded ({error}); replace it in its place, as a run that was begun goes on "
+            "with no other files"
+        ) from error
     return pixels
 
 

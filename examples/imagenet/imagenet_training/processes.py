@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from torch import distributed
 from typing_extensions import Self
 
 from captum_lipschitz.errors import CaptumLipschitzError
+
+_LOOK_EVERY = 5.0  # seconds from one look at the stop file to the next: file systems of clusters are slow
 
 
 class StartError(CaptumLipschitzError):
@@ -43,8 +46,8 @@ class Processes:
         return values
 
     def any(self, flag: bool) -> bool:  # noqa: FBT001 - the value itself
-        """Whether the flag is set in any of them."""
-        return bool(self.total(torch.tensor(float(flag), device=self.device)))
+        """Whether the flag is set in any of them. Over the CPU: no accelerator has to wait for it."""
+        return bool(self.total(torch.tensor(float(flag))))
 
     def agree(self, value: Any) -> Any:
         """The first process's value, in all of them."""
@@ -88,16 +91,22 @@ def joined(threads: int | None) -> Iterator[Processes]:
 
 
 class StopRequest:
-    """Whether this process is to end: SIGTERM or SIGUSR1, as `sbatch --signal` sends, or torchrun was killed.
+    """Whether this process is to end: SIGTERM, SIGUSR1, a file that somebody puts there, or torchrun was killed.
 
     A shell that started it and has ended is no reason: that is what nohup is for.
+
+    Args:
+        file: the one to look for, every few seconds; ``None`` for none. An old one is removed at the start.
     """
 
-    def __init__(self) -> None:
-        self._signalled = False
+    def __init__(self, file: Path | None = None) -> None:
+        self._file, self._looked = file, time.monotonic()
+        self._asked = False
         self._launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
 
     def __enter__(self) -> Self:
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
         self._before = [(number, signal.signal(number, self._ask)) for number in (signal.SIGTERM, signal.SIGUSR1)]
         return self
 
@@ -108,10 +117,13 @@ class StopRequest:
     @property
     def asked(self) -> bool:
         """Looked at between steps."""
-        return self._signalled or self._launcher not in (None, os.getppid())
+        if self._file is not None and time.monotonic() - self._looked > _LOOK_EVERY:
+            self._asked = self._asked or self._file.exists()
+            self._looked = time.monotonic()
+        return self._asked or self._launcher not in (None, os.getppid())
 
     def _ask(self, *_: object) -> None:
-        self._signalled = True
+        self._asked = True
 
 
 @contextmanager

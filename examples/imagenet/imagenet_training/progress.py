@@ -92,4 +92,4 @@ def _tensorboard(folder: Path, start: int) -> Any:
         raise MissingDependencyError(
             f"--tensorboard: it cannot be imported ({error}); install it with: python -m pip install tensorboard"
         ) from error
-    return SummaryWriter(str(folder), purge_step=start)  # what an interrupted run wrote beyond it is taken back
+    return SummaryWriter(str(folder), purge_step=start + 1)  # what an interrupted run wrote beyond it is taken back

@@ -101,6 +101,12 @@ class Recipe:
         _require(
             self.warmup_epochs < self.epochs, "warmup_epochs", f"less than epochs, {self.epochs}", self.warmup_epochs
         )
+        _require(  # or the network that is measured and written would be one whose ReLUs are not yet round
+            self.rounding_epochs <= self.epochs,
+            "rounding_epochs",
+            f"at most epochs, {self.epochs}",
+            self.rounding_epochs,
+        )
         if self.adversarial and (self.mixup or self.cutmix):
             raise InvalidInputError("adversarial: expected no mixup or cutmix beside it, as the attack needs one label")
 

@@ -14,18 +14,16 @@ from typing import Any
 from safetensors.torch import save
 from torch.utils.data import Dataset
 
-from captum_lipschitz import recalibrate_batch_norm
 from captum_lipschitz._files import write_whole
 from captum_lipschitz.errors import CaptumLipschitzError, InvalidInputError, ModelOutputError
 from imagenet_training.checkpoint import Checkpoints
-from imagenet_training.pictures import Draw, Pictures, SyntheticPictures, TrainingOrder, loaded
+from imagenet_training.pictures import Pictures, SyntheticPictures, TrainingOrder, loaded
 from imagenet_training.processes import Processes, StopRequest, joined, sole_owner
 from imagenet_training.progress import Progress
+from imagenet_training.recalibration import recalibrate
 from imagenet_training.recipe import Recipe, as_entries
 from imagenet_training.training import Training
 from imagenet_training.validation import median_radius, quick_ara, validate, whole_network
-
-_RECALIBRATED = 4096  # images that BatchNorm's averages are estimated from after fine-tuning
 
 
 class DivergedError(CaptumLipschitzError):
@@ -37,7 +35,8 @@ class Run:
     """Where a recipe runs, and what it writes. None of it changes the trained network.
 
     Attributes:
-        output: folder for checkpoints, logs, ``weights.safetensors``, ``recipe.json``, ``results.json``.
+        output: folder for checkpoints, logs, ``weights.safetensors``, ``recipe.json``, ``results.json``. A run that
+            finds a file ``stop`` there saves and ends.
         data: folder with the two below; ``None`` with ``synthetic``.
         train: folder of class folders within ``data``.
         validation: likewise.
@@ -79,18 +78,22 @@ def start(recipe: Recipe, run: Run) -> int:
         with (
             joined(run.threads) as processes,
             sole_owner(run.output, first=processes.rank == 0),
-            StopRequest() as stop,
+            StopRequest(run.output / "stop" if processes.rank == 0 else None) as stop,
         ):
             _train(recipe, run, processes, stop)
     except (CaptumLipschitzError, OSError) as error:
         sys.stderr.write(f"{Path(sys.argv[0]).name}: {_told(error)}\n")
         return 1
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{Path(sys.argv[0]).name}: interrupted; --resume goes on from the last checkpoint\n")
+        return 130
     return 0
 
 
 def _train(recipe: Recipe, run: Run, processes: Processes, stop: StopRequest) -> None:
     train, validation, classes = _data(recipe, run)
-    checkpoints = Checkpoints(run.output, keep=run.keep)
+    data = {"images": len(train), "files": train.digest}
+    checkpoints = Checkpoints(run.output, data=data, keep=run.keep)
     if checkpoints.found() and not run.resume:
         raise InvalidInputError(f"output: expected a folder without checkpoints, or --resume, got {run.output}")
     plan = TrainingOrder(len(train), recipe, start=0, rank=processes.rank, processes=processes.size)
@@ -152,12 +155,13 @@ def _epochs(
             figures = training.take_step(images, labels)
         except ModelOutputError as error:
             raise _diverged(training) from error
-        logs = training.step % run.log_every == 0 or training.step == last
-        stopping = logs and (processes.any(stop.asked) or training.step == last < order.steps)
-        if logs:
+        stopping = processes.any(stop.asked) or training.step == last < order.steps
+        if stopping or training.step % run.log_every == 0 or training.step == last:
             _log(training, progress, figures, images, labels)
         began = time.monotonic()
         if training.step % every == 0 or stopping or training.step == order.steps:
+            if not training.finite():
+                raise _diverged(training)
             checkpoints.save(training)
         if training.step % (order.steps_per_epoch * run.validate_every) == 0 and training.step < order.steps:
             _measure(training, run, validation, progress)
@@ -196,8 +200,8 @@ def _log(training: Training, progress: Progress, figures: Any, images: Any, labe
 
 def _diverged(training: Training) -> DivergedError:
     return DivergedError(
-        f"step {training.step}: logits or loss are not finite; take a smaller learning_rate, a longer warm-up or a "
-        "clip_norm, and with a penalty a smaller gain"
+        f"step {training.step}: logits, loss or weights are not finite; take a smaller learning_rate, "
+        "a longer warm-up or a clip_norm, and with a penalty a smaller gain"
     )
 
 
@@ -216,14 +220,10 @@ def _measure(training: Training, run: Run, validation: Any, progress: Progress) 
 
 
 def _finish(training: Training, run: Run, train: Any, validation: Any, progress: Progress) -> None:
-    network = whole_network(training)
-    if training.rounding is not None and network is not None:
-        count = min(_RECALIBRATED, len(train))
-        chosen = [[Draw(i * len(train) // count, 0)] for i in range(count)]
-        grouped = [sum(chosen[i : i + 64], []) for i in range(0, count, 64)]  # noqa: RUF017 - sixty-four at most
-        batches = loaded(train, grouped, workers=run.workers, pin=False)
-        recalibrate_batch_norm(network, (images.float() / 255 for images, _, _ in batches))
+    if training.rounding is not None:
+        recalibrate(training, train, workers=run.workers)
     figures = _measure(training, run, validation, progress)
+    network = whole_network(training)
     if network is not None:
         state = {name: tensor.cpu().contiguous() for name, tensor in network.model.state_dict().items()}  # type: ignore[union-attr]
         write_whole(run.output / "weights.safetensors", save(state))

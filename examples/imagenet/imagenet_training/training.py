@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, AdamW, Optimizer
@@ -75,6 +76,22 @@ class Training:
     def sharded(self) -> bool:
         """Whether each process holds only a part of the parameters."""
         return self.recipe.sharding == "fsdp2" and self.processes.size > 1
+
+    def share_buffers(self) -> None:
+        """BatchNorm's averages of the first process for all, which each has followed on its own share of the images.
+
+        Weights and results are made with them. DistributedDataParallel hands them on at each step in any case.
+        """
+        if self.processes.size > 1:
+            for buffer in self.network.buffers():
+                distributed.broadcast(buffer, src=0)
+
+    def finite(self) -> bool:
+        """Whether every number of the network, in all processes, is one."""
+        held = [*self.network.parameters(), *self.network.buffers()]
+        parts = [part.to_local() if isinstance(part, DTensor) else part for part in held]
+        own = torch.stack([part.detach().isfinite().all() for part in parts]).all()
+        return not self.processes.any(not own)
 
     def take_step(self, images: Tensor, labels: Tensor) -> Figures:
         """One step on this process's share of a batch: images (N, 3, H, W) uint8, labels (N,)."""

@@ -29,6 +29,7 @@ class Validation(NamedTuple):
 def validate(training: Training, pictures: Dataset[Any], count: int, *, workers: int, batch_size: int) -> Validation:
     """Run all images once, shared among the processes; what fills up a share does not count."""
     processes = training.processes
+    training.share_buffers()
     order = validation_order(count, rank=processes.rank, processes=processes.size)
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     module = training.module if training.sharded else training.network
@@ -48,6 +49,7 @@ def validate(training: Training, pictures: Dataset[Any], count: int, *, workers:
 def quick_ara(training: Training, pictures: Dataset[Any], count: int, *, images: int) -> AraResult | None:
     """The attack ARA of ``images`` validation images spread over all, by the first process; ``None`` for the others.
 
+    ``None`` also where BatchNorm's averages trail behind so far, as they do at first, that the logits are not finite.
     ``MinimumNormAttack(effort="fast")`` in [0, 1], with the network in float32: a figure to watch, not to publish.
     """
     network = whole_network(training)
@@ -57,8 +59,11 @@ def quick_ara(training: Training, pictures: Dataset[Any], count: int, *, images:
     inputs = _as_inputs(torch.stack([image for image, _, _ in chosen]), training)
     labels = torch.tensor([label for _, label, _ in chosen], device=inputs.device)
     attack = MinimumNormAttack(effort="fast", bounds=(0, 1))
-    with torch.random.fork_rng(devices=[]):
-        return accuracy_robustness_area(network, (inputs, labels), attack=attack, doubts="off")
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return accuracy_robustness_area(network, (inputs, labels), attack=attack, doubts="off")
+    except ModelOutputError:
+        return None
 
 
 def median_radius(training: Training, images: Tensor, labels: Tensor, *, limit: int = 64) -> float | None:

@@ -6,10 +6,12 @@ python examples/imagenet/explain.py runs/robust --images pictures --output expla
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
 import torch
+from imagenet_training.options import at_least_one
 from imagenet_training.recipe import Recipe
 from imagenet_training.trained import read_run
 from PIL import Image
@@ -20,6 +22,7 @@ from captum_lipschitz import AdversarialAttribution, visualize
 from captum_lipschitz.errors import CaptumLipschitzError, InvalidInputError
 from captum_lipschitz.measure.folder import read_class_index
 
+_NAMES_HELP = 'JSON, {"0": ["n01440764", "tench"]} or {"n01440764": [0, "tench"]}: names in place of the folders'
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
@@ -53,26 +56,33 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--images", type=Path, required=True, help="folder of images, folders in it included")
     parser.add_argument("--output", type=Path, required=True, help="folder for one PNG per image")
     parser.add_argument("--rho", type=float, default=0.05, help="size of the change, RMSE (default: %(default)s)")
-    parser.add_argument("--top", type=int, default=3, help="classes, the most probable ones (default: %(default)s)")
-    parser.add_argument("--limit", type=int, help="number of images")
-    parser.add_argument("--class-names", type=Path, help='JSON, {"n01440764": [0, "tench"]}: names in place of folders')
+    parser.add_argument(
+        "--top", type=at_least_one, default=3, help="classes, the most probable ones (default: %(default)s)"
+    )
+    parser.add_argument("--limit", type=at_least_one, help="number of images")
+    parser.add_argument("--class-names", type=Path, help=_NAMES_HELP)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
 
 
 def _names(folders: list[str], path: Path | None) -> list[str]:
-    """Names by the class's number, from a file that gives each folder one."""
+    """Names in the order of the class's numbers, from JSON that has some for the folders of the run.
+
+    Raises:
+        InvalidInputError: the file is of another form, or of other folders.
+    """
     if path is None:
         return folders
-    import json
-
-    read_class_index(path)  # of the form that is expected, or an error that says what is
+    if not set(read_class_index(path)) & set(folders):  # which also says what is expected, where it is not that
+        raise InvalidInputError(f"class-names: expected names of the run's folders, such as {folders[0]}, in {path}")
     told = json.loads(path.read_text(encoding="utf-8"))
-    return [str(told[name][1]) if isinstance(told.get(name), list) else name for name in folders]
+    pairs = [(key, value) for key, value in told.items() if isinstance(value, list) and len(value) > 1]
+    named = {str(first if isinstance(first, str) else key): str(name) for key, (first, name, *_) in pairs}
+    return [named.get(folder, folder) for folder in folders]
 
 
 def _read(path: Path, recipe: Recipe) -> Tensor:
-    """One image as validation sees it, (1, 3, H, W) in [0, 1]."""
+    """One image as evaluate.py sees it, (1, 3, H, W) in [0, 1]; validation in training resizes in integers instead."""
     prepare = v2.Compose([v2.Resize(recipe.resize), v2.CenterCrop(recipe.resolution), v2.PILToTensor()])
     try:
         with Image.open(path) as image:

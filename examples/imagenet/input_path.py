@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from imagenet_training.options import at_least_zero
 from imagenet_training.pictures import Draw, Pictures, decoded, loaded, random_crop
 from imagenet_training.recipe import Recipe, read_recipe
 from PIL import Image
@@ -115,7 +116,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="entries of the recipe to change")
     parser.add_argument("--images", type=int, default=256, help="that the stages are run on (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="medians of so many (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=8, help="of the loader (default: %(default)s)")
+    parser.add_argument("--workers", type=at_least_zero, default=8, help="of the loader (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=20.0, help="of the loader (default: %(default)s)")
     parser.add_argument("--needed", type=float, help="images per second that the network takes")
     parser.add_argument("--compare", action="store_true", help="with other ways to decode and augment, JPEG alone")

@@ -8,6 +8,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import explain
 import pytest
 import torch
 from image_folders import CLASSES, IMAGENET
@@ -18,6 +19,7 @@ from PIL import Image
 
 from captum_lipschitz import HalfHuberReLU
 from captum_lipschitz.errors import InvalidInputError
+from captum_lipschitz.measure.folder import FolderData
 
 PLAIN = Recipe(
     model="shufflenet_v2_x0_5", learning_rate=0.01, resolution=32, resize=36, epochs=2, warmup_epochs=0, batch_size=8,
@@ -125,6 +127,43 @@ def test_a_picture_for_each_image(plain: Path, pictures_folder: Path, tmp_path: 
         with Image.open(file) as picture:
             picture.load()
             assert min(picture.size) > 200
+
+
+def test_class_names_in_each_form_that_there_is(tmp_path: Path) -> None:
+    path, folders = tmp_path / "names.json", ["n01440764", "n01443537", "n01484850"]
+    for content, expected in (
+        ({"0": ["n01440764", "tench"], "2": ["n01484850", "white shark"]}, ["tench", "n01443537", "white shark"]),
+        ({"n01440764": [0, "tench"], "n01484850": [2, "white shark"]}, ["tench", "n01443537", "white shark"]),
+        ({"7": ["n01443537", "goldfish"]}, ["n01440764", "goldfish", "n01484850"]),  # numbered as elsewhere
+        ({"n01440764": 0}, folders),
+    ):
+        path.write_text(json.dumps(content))
+        assert explain._names(folders, path) == expected
+    assert explain._names(folders, None) == folders
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            '{"0": ["n02084071", "dog"]}',
+            r"class-names: expected names of the run's folders, such as n01440764, in .*names",
+        ),
+        ('["tench"]', "class_index: expected a JSON object"),
+        ('{"n01440764": "tench"}', r'expected {"n01440764": \[0, "tench"\]} or {"0": \["n01440764", "tench"\]}'),
+    ],
+)
+def test_class_names_that_are_none(content: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "names.json").write_text(content)
+    with pytest.raises(InvalidInputError, match=words):
+        explain._names(["n01440764"], tmp_path / "names.json")
+
+
+def test_an_image_is_explained_as_it_is_evaluated(pictures_folder: Path) -> None:
+    data = FolderData(pictures_folder / "val", resize=PLAIN.resize, crop=PLAIN.resolution)
+    for i in range(15):
+        shown = explain._read(pictures_folder / "val" / data.name(i), PLAIN)
+        assert shown.equal(data.images(i, i + 1))
 
 
 def test_images_that_are_none_and_runs_that_did_not_end(

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from image_folders import IMAGENET
 from imagenet_training import checkpoint
+from imagenet_training.options import parse_training
 from imagenet_training.recipe import Recipe
 from imagenet_training.run import Run, start
 from imagenet_training.training import Training
@@ -183,6 +185,35 @@ def test_a_port_that_is_in_use(
             monkeypatch.setenv(name, value)
         assert start(RECIPE, _run(tmp_path / "out", folder)) == 1
     assert f"the processes cannot meet at 127.0.0.1:{port}" in _message(capsys)
+
+
+@pytest.mark.parametrize("given", [{"LOCAL_WORLD_SIZE": "3"}, {"LOCAL_RANK": "2"}], ids=["torchrun", "another"])
+def test_more_processes_than_gpus(
+    given: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name, value in {"WORLD_SIZE": "3", "RANK": "2", **given}.items():
+        monkeypatch.setenv(name, value)
+    assert start(RECIPE, _run(tmp_path / "out", tmp_path)) == 1
+    told = _message(capsys)
+    assert "expected at most as many processes on a machine as it has GPUs, 2 that torch can use, got 3" in told
+    assert "--nproc-per-node 2" in told
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "least"),
+    [("--workers", "-1", 0), ("--ara-images", "-1", 0), ("--keep", "0", 1), ("--workers", "few", 0)],
+)
+def test_numbers_that_cannot_be(
+    argument: str, value: str, least: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(IMAGENET / "configs" / "tiny_plain.yaml")
+    with pytest.raises(SystemExit, match="2"):
+        parse_training(None, ["--config", config, "--output", str(tmp_path / "out"), argument, value])
+    told = f"argument {argument}: expected a whole number of at least {least}, got '{value}'"
+    assert told in capsys.readouterr().err
 
 
 def test_a_loss_that_diverges_is_said_to(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

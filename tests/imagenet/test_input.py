@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import shutil
 import sys
 import time
@@ -92,6 +93,39 @@ def test_preparing_goes_on_and_lists_what_is_corrupt(run: Run, tmp_path: Path) -
     assert run(prepare.main, *arguments)[0] == 0
     assert sorted(path.name for path in target.iterdir()) == ["0.jpg", "1.jpg", "2.jpg", "small.jpg"]
     assert (target / "1.jpg").stat().st_mtime_ns == written
+
+
+def test_preparing_on_a_full_disk_leaves_whole_files_and_goes_on(run: Run, tmp_path: Path) -> None:
+    whole = {f"{i}.jpg": _image(tmp_path / "source" / "a" / f"{i}.jpg", 30, 30) for i in range(3)}
+    large = tmp_path / "source" / "b" / "large.png"
+    _image(large, 30, 200, kind="PNG")
+    arguments = [tmp_path / "source", tmp_path / "target", "--short-side", 40, "--workers", 1]
+    # No room for more than so much: the file is begun, then the write fails, as on a full disk.
+    room = (large.stat().st_size - 1) // 1024
+    limited = f'ulimit -f {room}; exec "$@"'
+    assert max(map(len, whole.values())) < room * 1024
+    command = ["bash", "-c", limited, "-", sys.executable, prepare.__file__, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"prepare.py: target: {tmp_path / 'target'} cannot be written (")
+    assert "File too large" in last
+    assert last.endswith("the same command goes on from them")
+    assert "Traceback" not in done.stderr
+    written = {path.name: path.read_bytes() for path in (tmp_path / "target").rglob("*") if path.is_file()}
+    assert written == whole
+    assert run(prepare.main, *arguments)[0] == 0
+    assert (tmp_path / "target" / "b" / "large.png").read_bytes() == large.read_bytes()
+
+
+def test_numbers_of_workers_that_cannot_be(run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for script, arguments, least in (
+        (prepare, (tmp_path, tmp_path, "--short-side", 40, "--workers", 0), 1),
+        (input_path, (tmp_path, "--config", "none.yaml", "--workers", -1), 0),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            run(script.main, *arguments)
+        assert f"argument --workers: expected a whole number of at least {least}, got" in capsys.readouterr().err
 
 
 def test_preparing_a_folder_without_images(run: Run, tmp_path: Path) -> None:

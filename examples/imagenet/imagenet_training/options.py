@@ -47,23 +47,51 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--data", type=Path, help="folder that holds the two folders of class folders")
     add("--train", default="train", help="the one to train on (default: %(default)s)")
     add("--validation", default="val", help="the one to validate on (default: %(default)s)")
-    add("--synthetic", type=_count, metavar="IMAGES", help="noise instead of data")
-    add("--classes", type=_count, default=1000, help="of synthetic images (default: %(default)s)")
+    add("--synthetic", type=at_least_one, metavar="IMAGES", help="noise instead of data")
+    add("--classes", type=at_least_one, default=1000, help="of synthetic images (default: %(default)s)")
     add("--output", type=Path, required=True, help="folder for checkpoints, logs, weights and results")
     add("--resume", action="store_true", help="go on from the last checkpoint there, if there is one")
-    add("--workers", type=int, default=8, help="processes that decode images, for each GPU (default: %(default)s)")
-    add("--threads", type=_count, help="of the CPU, for each process")
-    add("--checkpoint-every", type=_count, metavar="STEPS", help="default: at the end of each epoch")
-    add("--keep", type=_count, default=2, help="checkpoints that stay (default: %(default)s)")
-    add("--log-every", type=_count, default=50, metavar="STEPS", help="default: %(default)s")
-    add("--validate-every", type=_count, default=1, metavar="EPOCHS", help="default: %(default)s")
-    add("--ara-images", type=int, default=64, help="of the quick ARA at validation, 0 for none (default: %(default)s)")
+    add(
+        "--workers",
+        type=at_least_zero,
+        default=8,
+        help="processes that decode images, for each GPU (default: %(default)s)",
+    )
+    add("--threads", type=at_least_one, help="of the CPU, for each process")
+    add("--checkpoint-every", type=at_least_one, metavar="STEPS", help="default: at the end of each epoch")
+    add("--keep", type=at_least_one, default=2, help="checkpoints that stay (default: %(default)s)")
+    add("--log-every", type=at_least_one, default=50, metavar="STEPS", help="default: %(default)s")
+    add("--validate-every", type=at_least_one, default=1, metavar="EPOCHS", help="default: %(default)s")
+    add(
+        "--ara-images",
+        type=at_least_zero,
+        default=64,
+        help="of the quick ARA at validation, 0 for none (default: %(default)s)",
+    )
     add("--tensorboard", action="store_true", help="write OUTPUT/tensorboard")
-    add("--stop-after", type=_count, metavar="STEPS", help="save and stop after so many steps, to measure or to test")
+    add(
+        "--stop-after",
+        type=at_least_one,
+        metavar="STEPS",
+        help="save and stop after so many steps, to measure or to test",
+    )
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
+def at_least_one(text: str) -> int:
+    """An argument's whole number, for argparse."""
+    return _whole(text, least=1)
+
+
+def at_least_zero(text: str) -> int:
+    """Likewise."""
+    return _whole(text, least=0)
+
+
+def _whole(text: str, *, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
     return value

@@ -63,8 +63,10 @@ def joined(threads: int | None) -> Iterator[Processes]:
     """Join the processes that torchrun started (or SLURM, see slurm.sh); one by itself where nobody did.
 
     Raises:
-        StartError: the port is in use, or the others do not come.
+        StartError: there are more on this machine than GPUs, the port is in use, or the others do not come.
     """
+    if torch.cuda.is_available():
+        _check_gpus(torch.cuda.device_count())
     if threads is not None:
         torch.set_num_threads(threads)
     size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -88,6 +90,16 @@ def joined(threads: int | None) -> Iterator[Processes]:
         yield Processes(distributed.get_rank(), size, device)
     finally:
         distributed.destroy_process_group()
+
+
+def _check_gpus(found: int) -> None:
+    """Each process has a GPU of its own: two of them on one would wait for each other in NCCL, or fail there."""
+    here = max(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0")) + 1)
+    if here > found:
+        raise StartError(
+            f"expected at most as many processes on a machine as it has GPUs, {found} that torch can use, got {here}; "
+            f"start with torchrun --nproc-per-node {found}, or look at CUDA_VISIBLE_DEVICES"
+        )
 
 
 class StopRequest:

@@ -124,7 +124,7 @@ def test_models_that_cannot_be_randomised_are_refused() -> None:
 
 
 def test_without_quantus_its_measures_are_left_out_with_the_way_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optional, "find_spec", lambda name: None)
+    monkeypatch.setattr(optional, "find_spec", lambda _: None)
     model, (images, targets) = build_convolutional(0), build_batch(1, 2)
     measures = ["deletion", "road", "parameter_randomisation"]
     found = explanation_fidelity(model, images, targets, make=gradients, measures=measures)

@@ -75,7 +75,7 @@ def test_what_is_not_in_the_table_is_named() -> None:
 
 
 def weights(model: nn.Linear) -> Explain:
-    return lambda rows, targets: model.weight.detach()[targets]
+    return lambda _, targets: model.weight.detach()[targets]
 
 
 def test_a_linear_models_weights_beat_a_random_map_wherever_they_should() -> None:

@@ -161,7 +161,7 @@ def test_one_size_needs_no_slider_and_no_image_no_picker() -> None:
 
 def test_without_images_only_maps_are_there() -> None:
     read = Read(render(made_up_audit(with_images=False, images=2, methods=METHODS[1:3], explained=1)))
-    assert len(read.of("img")) == 2 * 2
+    assert len(read.of("img")) == 2 * (len(RHOS) + 1)
     assert "Input" in read.text
 
 

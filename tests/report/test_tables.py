@@ -75,8 +75,8 @@ def test_what_no_attack_changed_is_infinitely_far() -> None:
 
 @pytest.mark.parametrize("name", ["=1+1", "@SUM(A1)", "+cmd", "-2", "\t=1"])
 def test_no_text_is_a_formula(name: str) -> None:
-    audit = made_up_audit(models=(name,))
-    files = csv_files(audit)
+    audit = made_up_audit()
+    files = csv_files(replace(audit, models=(replace(audit.models[0], name=name),)))
     assert all(row["model"] == "'" + name for row in rows(files["fidelity.csv"]))
     assert any(float(row["mean"]) > 0 for row in rows(files["fidelity.csv"]))
 

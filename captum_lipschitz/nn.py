@@ -163,6 +163,8 @@ def _relus_in_graph(model: nn.Module, graph: fx.Graph) -> Iterator[str]:
         function = node.op == "call_function" and any(node.target is f for f in _RELU_FUNCTIONS)
         if function or (node.op == "call_method" and node.target in ("relu", "relu_")):
             path = [*node.meta.get("nn_module_stack", {"": ""})][-1]
+            if isinstance(model.get_submodule(path), HalfHuberReLU):  # its own, which is where it should be
+                continue
             call = f"calls {getattr(node.target, '__name__', node.target)}"
             yield f"{_where(path, model.get_submodule(path))}, {call} (traced as {node.name})"
 
@@ -170,6 +172,8 @@ def _relus_in_graph(model: nn.Module, graph: fx.Graph) -> Iterator[str]:
 def _relus_in_source(model: nn.Module) -> Iterator[str]:
     seen: dict[type, list[str]] = {}
     for path, module in model.named_modules():
+        if isinstance(module, HalfHuberReLU):
+            continue
         if type(module) not in seen:
             seen[type(module)] = _relu_calls(type(module))
         yield from (f"{_where(path, module)}, {call}" for call in seen[type(module)])

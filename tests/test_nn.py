@@ -123,6 +123,22 @@ def test_code_that_is_not_run_is_not_held_against_a_model() -> None:
     assert isinstance(model.block.relu, HalfHuberReLU)
 
 
+class _Chosen(nn.Sequential):
+    """Cannot be traced, as its path depends on a value."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) if x.sum() > 0 else x
+
+
+@pytest.mark.parametrize("kind", [nn.Sequential, _Chosen])
+def test_half_huber_that_is_there_already_is_no_hindrance(kind: type[nn.Sequential]) -> None:
+    model = kind(nn.BatchNorm1d(3), HalfHuberReLU(0.1), nn.ReLU())
+    before = model[1]
+    replace_activations(model)
+    assert model[1] is before
+    assert isinstance(model[2], HalfHuberReLU)
+
+
 def test_warnings_where_a_replacement_does_nothing_or_harm() -> None:
     with pytest.warns(CaptumLipschitzWarning, match=r"no nn\.ReLU"):
         replace_activations(nn.Sequential(nn.BatchNorm1d(2), nn.GELU()))

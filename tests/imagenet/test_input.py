@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable

@@ -49,10 +49,10 @@ def test_published_weights_with_auxiliary_classifiers(monkeypatch: pytest.Monkey
     published = torchvision.models.googlenet(num_classes=3, aux_logits=True, init_weights=False)
     network = _with_published("googlenet", published, 3, monkeypatch)
     left = {name for name in published.state_dict() if not name.startswith("aux")}
-    assert network.model.state_dict().keys() == left  # type: ignore[union-attr]
-    assert all(tensor.equal(published.state_dict()[name]) for name, tensor in network.model.state_dict().items())  # type: ignore[union-attr]
-    assert network.model.transform_input  # type: ignore[union-attr]
-    assert _built("googlenet", 3).model.transform_input, "or the finished run's network would be another"  # type: ignore[union-attr]
+    assert network.model.state_dict().keys() == left
+    assert all(tensor.equal(published.state_dict()[name]) for name, tensor in network.model.state_dict().items())
+    assert network.model.transform_input
+    assert _built("googlenet", 3).model.transform_input, "or the finished run's network would be another"
 
 
 def _with_published(
@@ -85,7 +85,7 @@ def test_weights_of_another_number_of_classes_keep_all_but_the_last_layer(
     assert network(torch.rand(1, 3, 64, 64)).shape == (1, 3)
     last = head.pop().rpartition(".")[0]
     assert capsys.readouterr().out == f"weights: 7 classes, and the data have 3: the last layer, {last}, starts anew\n"
-    again = _with_published(model, trained.model, 3, monkeypatch)  # type: ignore[arg-type]
+    again = _with_published(model, trained.model, 3, monkeypatch)
     assert _differing(again, network) == set()
 
 
@@ -117,7 +117,7 @@ def test_positions_of_a_vit_are_brought_to_the_resolution(
 
     monkeypatch.setattr(torchvision.models, "get_model", small)
     network = _built("vit_b_32", 3, resolution=160, resize=160, weights="torchvision")
-    found = network.model.encoder.pos_embedding[0]  # type: ignore[union-attr]
+    found = network.model.encoder.pos_embedding[0]
     assert found[0].tolist() == [7.0] * 8
     for row in found[1:, 0].reshape(5, 5).tolist():
         assert row[::2] == pytest.approx([-1, 0, 1], abs=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import pytest
 import torch
 import torchvision
 from imagenet_training.network import build_network
+from imagenet_training.processes import Processes
 from imagenet_training.recipe import Recipe
+from imagenet_training.training import Training
+from imagenet_training.validation import median_radius
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import VisionTransformer
@@ -131,3 +135,15 @@ def test_a_resolution_that_a_network_cannot_have() -> None:
         _built("vit_b_32", 3, resolution=72, resize=72)
     with pytest.raises(InvalidInputError, match="resolution: expected one that maxvit_t can have, such as 224, got 96"):
         _built("maxvit_t", 3, resolution=96, resize=96)
+
+
+def test_a_compiled_network_stays_uncompiled_where_it_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))  # no C++ compiler
+    recipe = Recipe(model="squeezenet1_1", resolution=32, resize=32, compile=True, precision="float32")
+    training = Training(recipe, 3, steps_per_epoch=1000, processes=Processes(0, 1, torch.device("cpu")))
+    images, labels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8), torch.tensor([0, 2])
+    before = training.network.model.classifier[1].bias.clone()
+    training.take_step(images, labels)
+    assert not training.network.model.classifier[1].bias.equal(before)
+    assert isinstance(median_radius(training, images, labels), float)  # a compiled one's gradient is taken but once
+    assert not any("_orig_mod" in name for name in training.network.state_dict())

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
-from imagenet_training.options import at_least_one
+from imagenet_training.numbers import at_least_one
 from imagenet_training.recipe import Recipe
 from imagenet_training.trained import read_run
 from PIL import Image

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from imagenet_training.options import at_least_zero
+from imagenet_training.numbers import at_least_zero
 from imagenet_training.pictures import Draw, Pictures, decoded, loaded, random_crop
 from imagenet_training.recipe import Recipe, read_recipe
 from PIL import Image

@@ -2,8 +2,8 @@
 
 python examples/imagenet/prepare.py imagenet/train small/train --short-side 288
 
-What is there already is left, so the same command goes on after an interruption or on a full disk. Images that are
-small enough are copied byte for byte. Files that cannot be decoded are listed at the end; the exit status is then 1.
+What is there already is left, so the same command goes on after an interruption or a full disk. Images that are small
+enough are copied byte for byte. Files that cannot be decoded are listed at the end, and the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 
-from imagenet_training.options import at_least_one
+from imagenet_training.numbers import at_least_one
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm

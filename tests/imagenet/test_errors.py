@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import shutil
 import socket
 import subprocess
@@ -234,8 +235,11 @@ def test_the_results_are_those_of_the_weights_written(folder: Path, tmp_path: Pa
     found = json.loads((tmp_path / "out" / "evaluation" / "evaluation.json").read_text())
     assert found["images"] == 15
     assert found["clean_accuracy"] == pytest.approx(results["validation_accuracy"])
-    low, high = found["attack"]["interval"]
-    assert low <= found["attack"]["area"] <= high
+    low, area, high = (
+        math.inf if value is None else value  # a network that hardly learned may resist on some images
+        for value in (found["attack"]["interval"][0], found["attack"]["area"], found["attack"]["interval"][1])
+    )
+    assert low <= area <= high
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

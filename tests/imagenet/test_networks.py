@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import pytest
 import torch
 import torchvision
 from imagenet_training.network import build_network
+from imagenet_training.processes import Processes
 from imagenet_training.recipe import Recipe
+from imagenet_training.training import Training
+from imagenet_training.validation import median_radius
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import VisionTransformer
@@ -49,10 +53,10 @@ def test_published_weights_with_auxiliary_classifiers(monkeypatch: pytest.Monkey
     published = torchvision.models.googlenet(num_classes=3, aux_logits=True, init_weights=False)
     network = _with_published("googlenet", published, 3, monkeypatch)
     left = {name for name in published.state_dict() if not name.startswith("aux")}
-    assert network.model.state_dict().keys() == left  # type: ignore[union-attr]
-    assert all(tensor.equal(published.state_dict()[name]) for name, tensor in network.model.state_dict().items())  # type: ignore[union-attr]
-    assert network.model.transform_input  # type: ignore[union-attr]
-    assert _built("googlenet", 3).model.transform_input, "or the finished run's network would be another"  # type: ignore[union-attr]
+    assert network.model.state_dict().keys() == left
+    assert all(tensor.equal(published.state_dict()[name]) for name, tensor in network.model.state_dict().items())
+    assert network.model.transform_input
+    assert _built("googlenet", 3).model.transform_input, "or the finished run's network would be another"
 
 
 def _with_published(
@@ -85,7 +89,7 @@ def test_weights_of_another_number_of_classes_keep_all_but_the_last_layer(
     assert network(torch.rand(1, 3, 64, 64)).shape == (1, 3)
     last = head.pop().rpartition(".")[0]
     assert capsys.readouterr().out == f"weights: 7 classes, and the data have 3: the last layer, {last}, starts anew\n"
-    again = _with_published(model, trained.model, 3, monkeypatch)  # type: ignore[arg-type]
+    again = _with_published(model, trained.model, 3, monkeypatch)
     assert _differing(again, network) == set()
 
 
@@ -117,7 +121,7 @@ def test_positions_of_a_vit_are_brought_to_the_resolution(
 
     monkeypatch.setattr(torchvision.models, "get_model", small)
     network = _built("vit_b_32", 3, resolution=160, resize=160, weights="torchvision")
-    found = network.model.encoder.pos_embedding[0]  # type: ignore[union-attr]
+    found = network.model.encoder.pos_embedding[0]
     assert found[0].tolist() == [7.0] * 8
     for row in found[1:, 0].reshape(5, 5).tolist():
         assert row[::2] == pytest.approx([-1, 0, 1], abs=1e-6)
@@ -131,3 +135,20 @@ def test_a_resolution_that_a_network_cannot_have() -> None:
         _built("vit_b_32", 3, resolution=72, resize=72)
     with pytest.raises(InvalidInputError, match="resolution: expected one that maxvit_t can have, such as 224, got 96"):
         _built("maxvit_t", 3, resolution=96, resize=96)
+
+
+def test_a_compiled_network_stays_uncompiled_where_it_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs: list[Any] = []
+    backend = lambda graph, _: graphs.append(graph) or graph.forward  # noqa: E731 - no C++ compiler is needed
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    recipe = Recipe(model="squeezenet1_1", resolution=32, resize=32, compile=True, precision="float32")
+    training = Training(recipe, 3, steps_per_epoch=1000, processes=Processes(0, 1, torch.device("cpu")))
+    images, labels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8), torch.tensor([0, 2])
+    before = training.network.model.classifier[1].bias.clone()
+    training.take_step(images, labels)
+    assert not training.network.model.classifier[1].bias.equal(before)
+    compiled = len(graphs)
+    assert compiled
+    assert isinstance(median_radius(training, images, labels), float)  # inductor's backward pass cannot be retained
+    assert len(graphs) == compiled
+    assert not any("_orig_mod" in name for name in training.network.state_dict())

@@ -95,7 +95,7 @@ def _interpolated_positions(network: nn.Module, state: Mapping[str, Tensor]) -> 
     if own is None or trained is None or own.shape[1] == trained.shape[1]:
         return {}
     try:
-        found = interpolate_embeddings(network.image_size, network.patch_size, {_POSITIONS: trained.float()})  # type: ignore[arg-type]
+        found = interpolate_embeddings(network.image_size, network.patch_size, {_POSITIONS: trained.float()})
     except ValueError as error:
         raise InvalidInputError(f"weights: {_POSITIONS} cannot be brought to the resolution ({error})") from error
     _say(f"weights: positions of {trained.shape[1] - 1} patches, interpolated to {own.shape[1] - 1}")

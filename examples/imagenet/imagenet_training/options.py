@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from captum_lipschitz.errors import CaptumLipschitzError
+from imagenet_training.numbers import at_least_one, at_least_zero
 from imagenet_training.recipe import Recipe, read_recipe
 from imagenet_training.run import Run
 
@@ -75,23 +76,3 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         metavar="STEPS",
         help="save and stop after so many steps, to measure or to test",
     )
-
-
-def at_least_one(text: str) -> int:
-    """An argument's whole number, for argparse."""
-    return _whole(text, least=1)
-
-
-def at_least_zero(text: str) -> int:
-    """Likewise."""
-    return _whole(text, least=0)
-
-
-def _whole(text: str, *, least: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
-    return value

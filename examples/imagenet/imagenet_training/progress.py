@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -66,7 +68,7 @@ class Progress:
     def note(self, step: int, figures: dict[str, float]) -> None:
         """Figures of one step, for the files alone."""
         if self._file is not None:
-            self._file.write(json.dumps({"step": step, **figures}) + "\n")
+            self._file.write(json.dumps({"step": step, **as_json(figures)}) + "\n")
             self._file.flush()
         if self._writer is not None:
             for name, value in figures.items():
@@ -83,6 +85,11 @@ class Progress:
         for file in (self._file, self._writer):
             if file is not None:
                 file.close()
+
+
+def as_json(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """Figures as JSON holds them: ``None`` for an infinite one, as an ARA is where nothing was found."""
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 
 def _tensorboard(folder: Path, start: int) -> Any:

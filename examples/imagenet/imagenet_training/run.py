@@ -19,7 +19,7 @@ from captum_lipschitz.errors import CaptumLipschitzError, InvalidInputError, Mod
 from imagenet_training.checkpoint import Checkpoints
 from imagenet_training.pictures import Pictures, SyntheticPictures, TrainingOrder, loaded
 from imagenet_training.processes import Processes, StopRequest, joined, sole_owner
-from imagenet_training.progress import Progress
+from imagenet_training.progress import Progress, as_json
 from imagenet_training.recalibration import recalibrate
 from imagenet_training.recipe import Recipe, as_entries
 from imagenet_training.training import Training
@@ -227,7 +227,7 @@ def _finish(training: Training, run: Run, train: Any, validation: Any, progress:
     if network is not None:
         state = {name: tensor.cpu().contiguous() for name, tensor in network.model.state_dict().items()}  # type: ignore[union-attr]
         write_whole(run.output / "weights.safetensors", save(state))
-        _write_json(run.output / "results.json", {"steps": training.step, **figures})
+        _write_json(run.output / "results.json", {"steps": training.step, **as_json(figures)})
         progress.say(f"written: {run.output / 'weights.safetensors'}")
 
 
@@ -236,4 +236,4 @@ def _pins(processes: Processes) -> bool:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
+    write_whole(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())

@@ -169,7 +169,9 @@ def _wrapped(
 ) -> nn.Module:
     """The order matters, see docs/training.md: penalty, then compilation, then the exchange between processes."""
     module = network if regularizer is None else RegularizedModule(network, regularizer)
-    if recipe.compile:
+    if recipe.compile and module is network and not (recipe.sharding == "fsdp2" and processes.size > 1):
+        module = torch.compile(network)  # beside the bare one, whose gradients are measured
+    elif recipe.compile:
         module.compile()
     if processes.size == 1:
         return module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any, NamedTuple
 
 import torch
@@ -84,7 +85,7 @@ def whole_network(training: Training) -> nn.Module | None:
     state = get_model_state_dict(training.network, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     if training.processes.rank > 0:
         return None
-    network = build_network(training.recipe, training.classes)
+    network = build_network(dataclasses.replace(training.recipe, weights=None), training.classes)
     network.load_state_dict(state)
     _copy_activations(training.network, network)
     return network.to(training.processes.device).eval()

@@ -12,6 +12,7 @@ import explain
 import pytest
 import torch
 from image_folders import CLASSES, IMAGENET
+from imagenet_training.progress import Progress
 from imagenet_training.recipe import Recipe, read_recipe
 from imagenet_training.run import Run, start
 from imagenet_training.trained import read_run
@@ -181,3 +182,10 @@ def test_images_that_are_none_and_runs_that_did_not_end(
         read_run(tmp_path)
     assert _call("evaluate.py", tmp_path / "nowhere", "--data", tmp_path) == 1
     assert "run: expected the output folder of train.py, got" in capsys.readouterr().err
+
+
+def test_an_area_without_end_is_null_in_the_log(tmp_path: Path) -> None:
+    progress = Progress(tmp_path, first=True, start=0, steps=1, images_per_step=8, tensorboard=False)
+    progress.note(1, {"quick_ara": float("inf"), "loss": 0.5})
+    progress.close()
+    assert json.loads((tmp_path / "log.jsonl").read_text()) == {"step": 1, "quick_ara": None, "loss": 0.5}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -170,7 +170,7 @@ def _wrapped(
     """The order matters, see docs/training.md: penalty, then compilation, then the exchange between processes."""
     module = network if regularizer is None else RegularizedModule(network, regularizer)
     if recipe.compile and module is network and not (recipe.sharding == "fsdp2" and processes.size > 1):
-        module = torch.compile(network)  # beside the bare one, whose gradients are measured
+        module = cast("nn.Module", torch.compile(network))  # beside the bare one, whose gradients are measured
     elif recipe.compile:
         module.compile()
     if processes.size == 1:

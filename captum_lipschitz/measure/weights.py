@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shlex
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ def load_weights(model: object, weights: Mapping[str, Tensor], path: Path) -> No
     """
     if not isinstance(model, nn.Module):
         raise InvalidTypeError(f"weights: expected a torch.nn.Module to load them into, got {type(model).__name__}")
-    state = without_prefix(weights, set(model.state_dict()))
+    state = _Versioned(without_prefix(weights, set(model.state_dict())))
+    state._metadata = {"": {"version": model._version}}  # noqa: SLF001 - files hold none; torchvision's MNASNet asks
     problems = [_shapes(model, state)]
     if not problems[0]:
         outcome = model.load_state_dict(state, strict=False)
@@ -79,6 +81,12 @@ def without_prefix(weights: Mapping[str, Tensor], own: set[str]) -> dict[str, Te
         if not foreign:
             return state
         state = {key.removeprefix(foreign[0]): tensor for key, tensor in state.items()}
+
+
+class _Versioned(OrderedDict[str, Tensor]):
+    """A state dict as torch makes it: with the versions of the modules' forms."""
+
+    _metadata: dict[str, dict[str, Any]]
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

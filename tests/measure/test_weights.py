@@ -148,3 +148,12 @@ def test_names_and_shapes_must_match() -> None:
         load_weights(lambda images: images, state, Path("w.pt"))
     with pytest.raises(InvalidInputError, match="weights: expected a file"):
         read_weights(Path("absent.pt"))
+
+
+def test_a_model_that_asks_for_the_version_of_its_form(tmp_path: Path) -> None:
+    models = pytest.importorskip("torchvision.models", reason="torchvision is not installed: pip install torchvision")
+    source, target = models.mnasnet0_5(num_classes=3), models.mnasnet0_5(num_classes=3)
+    path = tmp_path / "mnasnet.safetensors"
+    save_file(source.state_dict(), path)
+    load_weights(target, read_weights(path), path)
+    assert target.classifier[1].weight.equal(source.classifier[1].weight)

@@ -17,7 +17,7 @@ class ImageData(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """Classes, (N,), int64."""
+        """Classes, (N,), int64; where several labels were asked for, (N, K) of 0, 1 and -1 (unknown)."""
 
     @property
     def identity(self) -> str:
@@ -41,8 +41,12 @@ class ImageData(Protocol):
         """What users know an image by: its file, or its row."""
 
 
-def open_data(settings: AraSettings) -> ImageData:
+def open_data(settings: AraSettings, *, several_labels: bool = False) -> ImageData:
     """The data set at ``settings.data``: a folder of class folders, or an ``.npz`` file.
+
+    Args:
+        settings: tell where it is, and how it is prepared.
+        several_labels: take arrays with several labels for each image too.
 
     Raises:
         InvalidInputError: it is neither, or cannot be used.
@@ -61,4 +65,4 @@ def open_data(settings: AraSettings) -> ImageData:
     for option in ("class_index", "resize", "crop"):
         if getattr(settings, option) is not None:
             raise InvalidInputError(f"{option}: expected with a folder of images only, got an .npz file")
-    return ArrayData(path, limit=settings.limit)
+    return ArrayData(path, limit=settings.limit, several_labels=several_labels)

@@ -1,0 +1,3 @@
+"""x."""
+from typing import Any
+def build(*a: Any) -> Any: ...

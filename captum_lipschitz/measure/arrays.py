@@ -6,8 +6,10 @@ import hashlib
 import math
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 import numpy as np
@@ -48,6 +50,7 @@ class ArrayData:
     """
 
     folder_classes = None
+    folder_names: Mapping[int, str] = MappingProxyType({})
 
     def __init__(self, path: Path, *, limit: int | None = None, several_labels: bool = False) -> None:
         self._path = path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from torch import Tensor
@@ -26,6 +27,10 @@ class ImageData(Protocol):
     @property
     def folder_classes(self) -> int | None:
         """How many class folders were numbered in sorted order; ``None`` where labels have another source."""
+
+    @property
+    def folder_names(self) -> Mapping[int, str]:
+        """Name of its folder by class, where there are class folders."""
 
     def check(self, start: int, stop: int) -> None:
         """Find out, without decoding, whether the images from ``start`` to ``stop`` can be read.

@@ -115,7 +115,7 @@ def _measurement(settings: AraSettings, data: ImageData, device: torch.device) -
     if isinstance(attack, Attack):
         norm, bounds = attack.norm, attack.bounds
         # The same images for every chunk and process: an answer may depend on them.
-        attack = attack.starting_from(_starting_images(data).to(device))
+        attack = attack.starting_from(starting_images(data).to(device))
     model = load_model(
         settings.model, weights=settings.weights, mean=settings.mean, std=settings.std, device=device
     )  # fmt: skip
@@ -129,15 +129,20 @@ def _measurement(settings: AraSettings, data: ImageData, device: torch.device) -
     )
     classes = _number_of_classes(model, data.images(0, 1).to(device))
     check_labels(data.labels, len(data.labels), classes, name="data: labels")
+    check_folder_classes(data, settings, classes)
+    return measurement, classes
+
+
+def check_folder_classes(data: ImageData, settings: AraSettings, classes: int) -> None:
+    """Raise ``InvalidInputError`` where folders were numbered in sorted order and are not as many as the classes."""
     if data.folder_classes is not None and data.folder_classes != classes:
         raise InvalidInputError(
             f"class_index: expected one, as {settings.data} has {data.folder_classes} class folders and the model "
             f"{classes} classes: the folders' order does not tell their classes"
         )
-    return measurement, classes
 
 
-def _starting_images(data: ImageData) -> Tensor:
+def starting_images(data: ImageData) -> Tensor:
     """Images spread evenly over the data: of a folder sorted by class, the first ones are all of one."""
     total = len(data.labels)
     count = min(_STARTING_IMAGES, total)
@@ -163,14 +168,21 @@ def _identity(settings: AraSettings, data: ImageData, measurement: Measurement) 
     device = measurement.device or torch.device("cpu")
     return {
         **settings.identity(),
-        "weights": model_hash(measurement.model),
-        "answers": answers_hash(measurement.model, data.images(0, min(_ANSWERS, len(data.labels))).to(device)),
-        "source": source_hash(settings.model, measurement.model),
-        "data": data.identity,
-        "images": len(data.labels),
+        **identity_of(settings.model, measurement.model, data, device),
         "device": device.type,
         "threads": settings.threads if device.type == "cpu" else None,
         "versions": {name: version_of(name) for name in _PACKAGES} | attack_versions(settings.attack),
+    }
+
+
+def identity_of(spec: str, model: Model, data: ImageData, device: torch.device) -> dict[str, Any]:
+    """What a model and images are, wherever they lie: fingerprints, JSON's types."""
+    return {
+        "weights": model_hash(model),
+        "answers": answers_hash(model, data.images(0, min(_ANSWERS, len(data.labels))).to(device)),
+        "source": source_hash(spec, model),
+        "data": data.identity,
+        "images": len(data.labels),
     }
 
 

@@ -63,7 +63,10 @@ class StepStore(ClaimedFolder):
             header, _, payload = self._path(name).read_bytes().partition(b"\n")
             content = json.loads(header)
             told = content.pop("checksum")
-            if told != _checksum(content, payload) or (content["identity"], content["step"]) != (self.fingerprint, name):
+            if told != _checksum(content, payload) or (content["identity"], content["step"]) != (
+                self.fingerprint,
+                name,
+            ):
                 return None
             return Step(
                 values=safetensors.torch.load(payload), notes=content["notes"], seconds=float(content["seconds"])

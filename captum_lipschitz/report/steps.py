@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,14 @@ from captum_lipschitz.report.store import Step
 from captum_lipschitz.report.subject import Subject
 
 DOUBTED = 16  # images that doubts are looked for on
+
+
+class Chunk(NamedTuple):
+    """Images, (M, ...), and their labels on the device, and the place of the first in the data."""
+
+    images: Tensor
+    labels: Tensor
+    start: int
 
 
 class _Given:
@@ -52,11 +60,11 @@ def measurement(subject: Subject, attack: AnyAttack | None = None) -> Measuremen
     )
 
 
-def attacked(subject: Subject, start: int, stop: int) -> Step:
+def attacked(subject: Subject, chunk: Chunk) -> Step:
     """The attack on each image, kept as a change (float64: exact), so that no pixel of an image is."""
-    images, labels = subject.images(start, stop), subject.labels[start:stop]
-    result = subject.attack(subject.model, images, labels.to(subject.device))
-    part = measurement(subject, _Given(result)).run(images, labels, start=start)
+    images = chunk.images
+    result = subject.attack(subject.model, images, chunk.labels)
+    part = measurement(subject, _Given(result)).run(images, chunk.labels, start=chunk.start)
     with no_trace(subject.model, images), torch.no_grad():
         decisions = subject.model(images).argmax(1)
     return Step(
@@ -102,17 +110,16 @@ def doubts(subject: Subject, distances: Tensor) -> Step:
     return Step(notes={"doubts": [asdict(doubt) for doubt in found]})
 
 
-def invalidated(subject: Subject, method: Method, attack: Step, plan: Plan, start: int, stop: int) -> Step:
+def invalidated(subject: Subject, chunk: Chunk, method: Method, attack: Step, plan: Plan) -> Step:
     """What the attack, and attacks confined by the method's map, do to its explanations."""
-    images = subject.images(start, stop)
     confined = MinimumNormAttack(effort=plan.confined or "fast", bounds=subject.bounds)  # type: ignore[arg-type]
     found = invalidation(
         subject.model,
-        images,
-        subject.labels[start:stop],
+        chunk.images,
+        chunk.labels,
         explain=method.make(subject.model),
         attack=confined,
-        attacked=attack_result(attack, images),
+        attacked=attack_result(attack, chunk.images),
         confined=plan.confined is not None,
     )
     succeeded = {

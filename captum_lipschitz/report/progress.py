@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
@@ -76,10 +76,8 @@ class Progress:
         self._forecast = Forecast(kinds)
         self._bar = tqdm(total=len(kinds), desc="Audit", bar_format=_FORMAT, disable=not shown, dynamic_ncols=True)
 
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
+    def close(self) -> None:
+        """Leave the bar as it stands."""
         self._bar.close()
 
     def begins(self, told: str) -> None:

@@ -80,7 +80,7 @@ INVALIDATION: tuple[Measure, ...] = (
     Measure(
         key="strength_within",
         title="Strength within",
-        text="Size of the free attack over that of the attack confined to the important region: 1 where confining costs "
+        text="Size of the free attack over that of one confined to the important region: 1 where confining costs "
         "nothing, 0 where nothing was found.",
         better="higher",
     ),

@@ -9,10 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from captum_lipschitz._typing import Model
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 
 Explain: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """``explain(images (N, ...), targets (N,))``: attributions of the images' shape, or a coarser (N, 1, h, w)."""
+
+Make: TypeAlias = Callable[[Model], Explain]
+"""``make(model)``: a method for a model, and for changed copies of it."""
 
 _INTERPOLATIONS = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
@@ -42,13 +46,27 @@ def position_maps(attributions: Tensor, images: Tensor, *, magnitude: bool = Tru
     References:
         Ghorbani, Abid and Zou 2019, arXiv 1710.10547; Selvaraju et al. 2017, arXiv 1610.02391 (Grad-CAM).
     """
-    if not isinstance(attributions, Tensor) or not attributions.is_floating_point():
-        kind = attributions.dtype if isinstance(attributions, Tensor) else type(attributions).__name__
-        raise InvalidTypeError(f"explain: expected a floating tensor of attributions, got {kind}")
+    _check_floating(attributions)
     if attributions.shape != images.shape:
         attributions = _at_full_size(attributions, images)
     values = attributions.abs() if magnitude else attributions
     return values.sum(1) if images.dim() > 2 else values
+
+
+def at_input_shape(attributions: Tensor, images: Tensor) -> Tensor:
+    """Attributions of the images' shape: those of one coarser channel are enlarged, and the same for all channels.
+
+    Raises:
+        InvalidTypeError, InvalidInputError: attributions of another type or shape.
+
+    Example:
+        >>> at_input_shape(torch.ones(1, 1, 2, 2), torch.rand(1, 3, 4, 4)).shape
+        torch.Size([1, 3, 4, 4])
+    """
+    _check_floating(attributions)
+    return (attributions if attributions.shape == images.shape else _at_full_size(attributions, images)).expand_as(
+        images
+    )
 
 
 def attributed(explain: Explain, images: Tensor, targets: Tensor) -> Tensor:
@@ -93,6 +111,12 @@ def ranking(maps: Tensor) -> Tensor:
     """Which maps, (N, ...), put positions into an order at all, (N,) bool: finite, and not the same everywhere."""
     flat = maps.detach().flatten(1)
     return torch.isfinite(flat).all(1) & (flat.amax(1) > flat.amin(1))
+
+
+def _check_floating(attributions: object) -> None:
+    if not isinstance(attributions, Tensor) or not attributions.is_floating_point():
+        kind = attributions.dtype if isinstance(attributions, Tensor) else type(attributions).__name__
+        raise InvalidTypeError(f"explain: expected a floating tensor of attributions, got {kind}")
 
 
 def _at_full_size(attributions: Tensor, images: Tensor) -> Tensor:

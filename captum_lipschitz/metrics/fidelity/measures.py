@@ -1,0 +1,90 @@
+"""The measures by name: titles and texts for tables, and which way is better for an explanation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class FidelityMeasure:
+    """What a figure is.
+
+    Attributes:
+        key: short, for files.
+        title: of a column.
+        text: one sentence: what it is, with its unit or range.
+        better: which way is better for an explanation.
+    """
+
+    key: str
+    title: str
+    text: str
+    better: Literal["higher", "lower"]
+
+
+_MEASURES = (
+    FidelityMeasure(
+        key="insertion",
+        title="Insertion",
+        text="Area under the target's probability, over the clean image's, while the positions that the explanation "
+        "ranks highest replace a blurred image (or the data's mean); from 0, the clean probability is 1.",
+        better="higher",
+    ),
+    FidelityMeasure(
+        key="deletion",
+        title="Deletion",
+        text="The same while the positions ranked highest are replaced by the blurred image (or the data's mean).",
+        better="lower",
+    ),
+    FidelityMeasure(
+        key="infidelity",
+        title="Infidelity",
+        text="Share of the output's mean squared change, when random blocks are removed, that the explanation (scaled "
+        "in the best way) does not predict: 0 to 1, and 1 for one that says nothing.",
+        better="lower",
+    ),
+    FidelityMeasure(
+        key="max_sensitivity",
+        title="Max-sensitivity",
+        text="Largest change of the explanation under small uniform noise, relative to its own length; from 0.",
+        better="lower",
+    ),
+    FidelityMeasure(
+        key="behaviour_toward",
+        title="Toward",
+        text="Gain of the target's log-odds by moving the image along the explanation, per unit of RMSE moved.",
+        better="higher",
+    ),
+    FidelityMeasure(
+        key="behaviour_away",
+        title="Away",
+        text="Loss of the target's log-odds by moving the image against the explanation, per unit of RMSE moved.",
+        better="higher",
+    ),
+    FidelityMeasure(
+        key="stability",
+        title="Stability",
+        text="Rank correlation of the maps of two images that differ by noise of rounding size; -1 to 1.",
+        better="higher",
+    ),
+    FidelityMeasure(
+        key="road",
+        title="ROAD",
+        text="Share of removal levels at which the model still decides for the target, the positions ranked highest "
+        "being replaced from their surroundings (Quantus); 0 to 1.",
+        better="lower",
+    ),
+    FidelityMeasure(
+        key="parameter_randomisation",
+        title="Parameter randomisation",
+        text="Rank correlation with the map that the method makes of the same network with all parameters randomised "
+        "(Quantus); -1 to 1.",
+        better="lower",
+    ),
+)
+
+FIDELITY_MEASURES: Mapping[str, FidelityMeasure] = MappingProxyType({measure.key: measure for measure in _MEASURES})
+"""By key, in the order of the table's columns."""

@@ -1,0 +1,1 @@
+"""Parts of the report's page: each makes one section of markup from plain values."""

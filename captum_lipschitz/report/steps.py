@@ -160,3 +160,33 @@ def as_image(notes: Mapping[str, Any]) -> ExplainedImage:
             for target, by_method in notes["explanations"].items()
         },
     )
+
+
+def faithful(subject: Subject, chunk: Chunk, method: Method, settings: AuditSettings) -> Step:
+    """How faithful a method's explanations of the model's own decisions are, by every measure that can be taken."""
+    plan = settings.plan
+    costly = plan.fidelity_of_costly if method.passes > plan.many_passes else {}
+    with no_trace(subject.model, chunk.images), torch.no_grad():
+        decisions = subject.model(chunk.images).argmax(1)
+    found = explanation_fidelity(
+        subject.model,
+        chunk.images,
+        decisions,
+        make=method.make,
+        settings=FidelitySettings(**{"rho": settings.rho, **plan.fidelity, **costly}),
+        bounds=subject.bounds,
+        generator=torch.Generator().manual_seed(settings.seed),
+        direction_known=method.signed,
+        contributions=not method.direction,
+        baseline=subject.average if chunk.images.dim() == 2 else None,
+    )
+    return Step(values=found.values, notes={"left_out": dict(found.left_out)})
+
+
+def label_by_label(subject: Subject, chunk: Chunk) -> Step:
+    """The areas of a model that decides several labels, each by itself."""
+    attack = subject.attack
+    found = multilabel_robustness_areas(
+        subject.model, (chunk.images, chunk.labels), attack=attack, bounds=subject.bounds, device=subject.device
+    )
+    return Step(notes=found.to_dict())

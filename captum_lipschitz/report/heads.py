@@ -94,7 +94,7 @@ def head_of(model: Model, images: Tensor, labels: Tensor | None = None) -> Head:
     if isinstance(labels, Tensor) and labels.dim() == 2:
         if labels.shape[1] != width:
             raise InvalidInputError(
-                f"labels: expected classes (N,), or one value for each of the {width} outputs, got {tuple(labels.shape)}"
+                f"labels: expected classes (N,), or one value for each of {width} outputs, got {tuple(labels.shape)}"
             )
         reason = _LABEL_BY_LABEL.format(width)
         return Head("multi_label", width, {"invalidation": reason, "fidelity": reason})

@@ -11,6 +11,9 @@ from captum_lipschitz.report.page import render
 from captum_lipschitz.report.tables import audit_json, csv_files
 
 _PAGE, _JSON = "report.html", "report.json"
+_TABLES = (
+    "findings", "robustness", "curve", "distances", "invalidation", "fidelity", "values", "comparison", "left_out"
+)  # fmt: skip
 
 
 def write_report(folder: Path, audit: Audit) -> Path:
@@ -20,9 +23,9 @@ def write_report(folder: Path, audit: Audit) -> Path:
         OSError: the disk is full, or the folder cannot be written to.
     """
     contents = {_JSON: as_json(audit_json(audit)), **{name: t.encode() for name, t in csv_files(audit).items()}}
-    for path in folder.glob("*.csv"):
-        if path.name not in contents:
-            path.unlink(missing_ok=True)  # of an earlier run that had other tables
+    for name in _TABLES:
+        if f"{name}.csv" not in contents:
+            (folder / f"{name}.csv").unlink(missing_ok=True)  # of an earlier run that had more tables
     for name, content in contents.items():
         write_whole(folder / name, content)
     write_whole(folder / _PAGE, render(audit).encode())
@@ -31,5 +34,5 @@ def write_report(folder: Path, audit: Audit) -> Path:
 
 def remove_report(folder: Path) -> None:
     """Remove what an earlier run's ``write_report`` left."""
-    for path in (folder / _PAGE, folder / _JSON, *folder.glob("*.csv")):
-        path.unlink(missing_ok=True)
+    for name in (_PAGE, _JSON, *(f"{name}.csv" for name in _TABLES)):
+        (folder / name).unlink(missing_ok=True)

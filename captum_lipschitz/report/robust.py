@@ -73,4 +73,5 @@ def _distances(result: Any) -> torch.Tensor:
 def _edges(distances: torch.Tensor) -> torch.Tensor:
     """Where the curve steps down, from 0 on."""
     finite = distances[torch.isfinite(distances)]
-    return torch.unique(torch.cat([torch.zeros(1, dtype=torch.float64), finite]))
+    edges: torch.Tensor = torch.unique(torch.cat([torch.zeros(1, dtype=torch.float64), finite]))
+    return edges

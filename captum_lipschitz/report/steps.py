@@ -15,12 +15,15 @@ from captum_lipschitz._typing import Model
 from captum_lipschitz.attacks import AttackResult, MinimumNormAttack
 from captum_lipschitz.criteria import Criterion, as_criterion
 from captum_lipschitz.geometry import RMSE
+from captum_lipschitz.metrics import multilabel_robustness_areas
+from captum_lipschitz.metrics.fidelity import FidelitySettings, explanation_fidelity
 from captum_lipschitz.metrics.invalidation import invalidation
 from captum_lipschitz.metrics.masking import find_doubts
 from captum_lipschitz.metrics.measurement import AnyAttack, Measurement, Part
 from captum_lipschitz.report.content import ExplainedImage, Picture
+from captum_lipschitz.report.grid import explained_image
 from captum_lipschitz.report.methods import Method
-from captum_lipschitz.report.settings import Plan
+from captum_lipschitz.report.settings import AuditSettings, Plan
 from captum_lipschitz.report.store import Step
 from captum_lipschitz.report.subject import Subject
 
@@ -185,8 +188,35 @@ def faithful(subject: Subject, chunk: Chunk, method: Method, settings: AuditSett
 
 def label_by_label(subject: Subject, chunk: Chunk) -> Step:
     """The areas of a model that decides several labels, each by itself."""
-    attack = subject.attack
     found = multilabel_robustness_areas(
-        subject.model, (chunk.images, chunk.labels), attack=attack, bounds=subject.bounds, device=subject.device
+        subject.model,
+        (chunk.images, chunk.labels),
+        attack=subject.attack,
+        bounds=subject.bounds,
+        device=subject.device,
     )
     return Step(notes=found.to_dict())
+
+
+def pictured(subject: Subject, chunk: Chunk, settings: AuditSettings) -> Step:
+    """The explanation grid's images: the label, the decision and the likeliest others, by every method."""
+    with no_trace(subject.model, chunk.images), torch.no_grad():
+        logits = subject.model(chunk.images)
+    shown = []
+    for row, image in enumerate(chunk.images):
+        number = chunk.start + row
+        shown.append(
+            explained_image(
+                subject.model,
+                subject.methods,
+                image[None],
+                number=number,
+                name=_name(subject, number) if settings.images else f"image {number}",
+            )
+        )
+    return Step(notes={"images": [as_notes(one) for one in shown]})
+
+
+def _name(subject: Subject, number: int) -> str:
+    name = subject.data.name(number)
+    return f"image {number}" if name == str(number) else name

@@ -40,6 +40,7 @@ class Subject:
         left_out: why the other methods that were asked for cannot, by name.
         attack: that everything is measured with.
         bounds: of adversarial images.
+        average: (1, ...), of images spread over the data: what stands for "not there" in rows of features.
         device: where the work is done.
         identity: everything that the finished steps depend on besides their names, JSON's types.
     """
@@ -54,6 +55,7 @@ class Subject:
     left_out: Mapping[str, str]
     attack: Attack
     bounds: Bounds | None
+    average: Tensor
     device: torch.device
     identity: Mapping[str, Any]
 
@@ -85,6 +87,8 @@ def subject_of(settings: AuditSettings, which: int, data: ImageData, device: tor
     if head.kind != "multi_label":
         check_folder_classes(data, measured, head.outputs)
     model = as_classes(raw, head)
+    starting = starting_images(data).to(device)
+    average = starting.mean(0, keepdim=True)
     methods, left_out = all_methods(
         model,
         first,
@@ -92,12 +96,13 @@ def subject_of(settings: AuditSettings, which: int, data: ImageData, device: tor
         bounds=settings.bounds,
         effort=settings.effort,
         multi_label=head.kind == "multi_label",
+        baseline=average if first.dim() == 2 else None,
         generator=torch.Generator().manual_seed(settings.seed),
     )
     chosen = settings.chosen()
     attack = MinimumNormAttack(effort=settings.plan.attack, bounds=settings.bounds)  # type: ignore[arg-type]
     return Subject(
-        name=measured.model,
+        name=_name(settings, which),
         model=model,
         head=head,
         data=data,
@@ -108,11 +113,21 @@ def subject_of(settings: AuditSettings, which: int, data: ImageData, device: tor
         methods={name: method for name, method in methods.items() if name in chosen},
         left_out={name: reason for name, reason in left_out.items() if name in chosen},
         # As the command `ara` does it: the same images for every chunk, since an answer may depend on them.
-        attack=attack.starting_from(starting_images(data).to(device)),
+        attack=attack.starting_from(starting),
         bounds=Bounds.of(settings.bounds),
+        average=average,
         device=device,
         identity=_identity(settings, which, raw, data, device),
     )
+
+
+def _name(settings: AuditSettings, which: int) -> str:
+    """Of the callable and the weights; the models of one audit have different ones."""
+    names = []
+    for measured in map(settings.measured, range(len(settings.models()))):
+        spec = measured.model.rpartition(":")[2]
+        names.append(spec if measured.weights is None else f"{spec}, {measured.weights.stem}")
+    return names[which] if len(set(names)) == len(names) else f"{names[which]} ({('first', 'second')[which]})"
 
 
 def _tried(model: Model, image: Tensor, labels: Tensor) -> Head:

@@ -9,6 +9,7 @@ from captum_lipschitz.metrics.fidelity.evaluation import explanation_fidelity as
 from captum_lipschitz.metrics.fidelity.infidelity import infidelity as infidelity
 from captum_lipschitz.metrics.fidelity.measures import FIDELITY_MEASURES as FIDELITY_MEASURES
 from captum_lipschitz.metrics.fidelity.measures import FidelityMeasure as FidelityMeasure
+from captum_lipschitz.metrics.fidelity.outputs import RememberedModel as RememberedModel
 from captum_lipschitz.metrics.fidelity.random_map import random_explanation as random_explanation
 from captum_lipschitz.metrics.fidelity.randomisation import parameter_randomisation as parameter_randomisation
 from captum_lipschitz.metrics.fidelity.road import road as road
@@ -25,6 +26,7 @@ __all__ = [
     "FidelitySettings",
     "FidelityValues",
     "Make",
+    "RememberedModel",
     "behaviour",
     "explanation_fidelity",
     "infidelity",

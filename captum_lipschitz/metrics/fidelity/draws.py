@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 from torch import Tensor
 
 from captum_lipschitz.errors import InvalidTypeError
+from captum_lipschitz.metrics.fidelity.outputs import digest
 
 _SEED = 0
 
@@ -33,12 +32,8 @@ def generators(images: Tensor, generator: torch.Generator | None, purpose: str) 
         True
     """
     start = f"{seed_of(generator)} {purpose} ".encode()
-    values = images.detach().double().cpu()
-    found = []
-    for image in values:
-        digest = hashlib.blake2b(start + image.contiguous().numpy().tobytes(), digest_size=8).digest()
-        found.append(torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1))
-    return found
+    seeds = [int.from_bytes(digest(image, start), "big") >> 1 for image in images.detach().cpu()]
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def uniform_noise(sources: list[torch.Generator], images: Tensor, radius: Tensor | float) -> Tensor:

@@ -12,18 +12,13 @@ from captum_lipschitz._model import no_trace
 from captum_lipschitz._typing import Model
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.geometry import RMSE, Bounds
-from captum_lipschitz.metrics.fidelity.behaviour import behaviour
-from captum_lipschitz.metrics.fidelity.curves import insertion_deletion
-from captum_lipschitz.metrics.fidelity.infidelity import infidelity
+from captum_lipschitz.metrics.fidelity.draws import seed_of
 from captum_lipschitz.metrics.fidelity.measures import FIDELITY_MEASURES
 from captum_lipschitz.metrics.fidelity.optional import left_out_of_quantus
-from captum_lipschitz.metrics.fidelity.outputs import broadcast, checked
-from captum_lipschitz.metrics.fidelity.randomisation import parameter_randomisation
-from captum_lipschitz.metrics.fidelity.road import road
-from captum_lipschitz.metrics.fidelity.sensitivity import max_sensitivity
+from captum_lipschitz.metrics.fidelity.outputs import RememberedModel, broadcast, checked
 from captum_lipschitz.metrics.fidelity.settings import FidelitySettings
-from captum_lipschitz.metrics.fidelity.stability import stability
-from captum_lipschitz.metrics.maps import Make, attributed, check_explain, position_maps
+from captum_lipschitz.metrics.fidelity.subject import Subject
+from captum_lipschitz.metrics.maps import Make, check_explain
 
 
 @dataclass(frozen=True)
@@ -69,6 +64,7 @@ def explanation_fidelity(
     baseline: Tensor | None = None,
     reference: Tensor | float = 0.0,
     scale: Tensor | float | None = None,
+    remembered: RememberedModel | None = None,
 ) -> FidelityValues:
     """Everything that ``FIDELITY_MEASURES`` names, of one method on some images.
 
@@ -93,6 +89,8 @@ def explanation_fidelity(
             have to bring one: the data's mean.
         reference: value of an absent feature for ``infidelity``, broadcasts to the images.
         scale: positive, broadcasts to one image: radii and ``rho`` are in units of it. ``None`` is 1.
+        remembered: ``RememberedModel(model)``, kept between calls: of several methods on the same images, all but the
+            first then cost a third less. ``None`` keeps nothing.
 
     Returns:
         ``FidelityValues``; every measure asked for is in ``values`` or in ``left_out``.
@@ -114,87 +112,46 @@ def explanation_fidelity(
     images, targets = checked(images, targets, bounds)
     check_explain(make, "make")
     wanted = _wanted(measures)
-    settings = FidelitySettings() if settings is None else settings
-    if not isinstance(settings, FidelitySettings):
-        raise InvalidTypeError(f"settings: expected FidelitySettings or None, got {type(settings).__name__}")
+    use = FidelitySettings() if settings is None else settings
+    if not isinstance(use, FidelitySettings):
+        raise InvalidTypeError(f"settings: expected FidelitySettings or None, got {type(use).__name__}")
     if images.dim() == 2 and baseline is None and wanted & {"insertion", "deletion"}:
         raise InvalidInputError("baseline: expected the data's mean for rows of shape (N, F), got None")
+    if remembered is not None and remembered.model is not model:
+        raise InvalidInputError("remembered: expected a RememberedModel of this model, got one of another")
     RMSE(scale).check(images)
+    seed_of(generator)
     left_out = {key: why for key, why in left_out_of_quantus(model, images).items() if key in wanted}
     if not direction_known:
         unsigned = "the explanation has no signs to move along"
         left_out |= {key: unsigned for key in ("behaviour_toward", "behaviour_away") if key in wanted}
-    subject = _Subject(model, make, settings, Bounds.of(bounds), generator, scale, magnitude=not contributions)
-    start = None if baseline is None else broadcast(baseline, images, "baseline")
-    absent = broadcast(reference, images, "reference")
+    every = [
+        images,
+        targets,
+        broadcast(reference, images, "reference"),
+        images if baseline is None else broadcast(baseline, images, "baseline"),
+    ]
     parts = []
     with no_trace(model, images):
-        for rows in torch.arange(len(images), device=images.device).split(settings.images_at_once):
-            part = subject.measured(
-                images[rows],
-                targets[rows],
-                wanted - set(left_out),
-                None if start is None else start[rows],
-                absent[rows],
+        explain = make(model)
+        for chunk in zip(*(values.split(use.images_at_once) for values in every), strict=True):
+            subject = Subject(
+                model=model,
+                outputs=model if remembered is None else remembered,
+                make=make,
+                explain=explain,
+                images=chunk[0],
+                targets=chunk[1],
+                reference=chunk[2],
+                baseline=None if baseline is None else chunk[3],
+                settings=use,
+                bounds=Bounds.of(bounds),
+                scale=scale,
+                magnitude=not contributions,
+                generator=generator,
             )
-            parts.append(FidelityValues(part, left_out))
+            parts.append(FidelityValues(subject.measured(wanted - set(left_out)), left_out))
     return FidelityValues.joined(parts)
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """A method and how it is measured."""
-
-    model: Model
-    make: Make
-    settings: FidelitySettings
-    bounds: Bounds | None
-    generator: torch.Generator | None
-    scale: Tensor | float | None
-    magnitude: bool
-
-    def measured(
-        self, images: Tensor, targets: Tensor, wanted: set[str], baseline: Tensor | None, reference: Tensor
-    ) -> dict[str, Tensor]:
-        explain, use = self.make(self.model), self.settings
-        attributions = attributed(explain, images, targets)
-        maps = position_maps(attributions, images, magnitude=self.magnitude)
-        scale = 1.0 if self.scale is None else self.scale
-        found: dict[str, Tensor] = {}
-        if wanted & {"insertion", "deletion"}:
-            curves = insertion_deletion(self.model, images, targets, maps, steps=use.steps, baseline=baseline)
-            found |= {"insertion": curves.insertion_area, "deletion": curves.deletion_area}
-        if "infidelity" in wanted:
-            found["infidelity"] = infidelity(
-                self.model, images, targets, attributions, contributions=not self.magnitude, reference=reference,
-                samples=use.infidelity_samples, objective=use.objective, generator=self.generator,
-            )  # fmt: skip
-        if "max_sensitivity" in wanted:
-            found["max_sensitivity"] = max_sensitivity(
-                explain, images, targets, attributions=attributions, samples=use.sensitivity_samples,
-                radius=use.sensitivity_radius, bounds=self.bounds, scale=scale, generator=self.generator,
-            )  # fmt: skip
-        if wanted & {"behaviour_toward", "behaviour_away"}:
-            moved = behaviour(
-                self.model, images, targets, attributions, rho=use.rho, bounds=self.bounds, scale=self.scale
-            )
-            found |= {"behaviour_toward": moved.toward, "behaviour_away": moved.away}
-        if "stability" in wanted:
-            found["stability"] = stability(
-                explain, images, targets, attributions=attributions, draws=use.stability_draws,
-                radius=use.stability_radius, magnitude=self.magnitude, bounds=self.bounds, scale=scale,
-                generator=self.generator,
-            )  # fmt: skip
-        if "road" in wanted:
-            found["road"] = road(
-                self.model, images, targets, maps, percentages=use.road_percentages, generator=self.generator
-            )
-        if "parameter_randomisation" in wanted:
-            found["parameter_randomisation"] = parameter_randomisation(
-                self.model, images, targets, make=self.make, maps=maps, magnitude=self.magnitude,
-                generator=self.generator,
-            )  # fmt: skip
-        return {key: found[key] for key in FIDELITY_MEASURES if key in wanted}
 
 
 def _wanted(measures: Collection[str] | None) -> set[str]:

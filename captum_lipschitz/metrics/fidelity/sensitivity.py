@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -66,14 +64,13 @@ def max_sensitivity(
         attributions = attributed(explain, images, targets)
     known = usable(at_input_shape(attributions, images))
     box, sizes = Bounds.of(bounds), radius * broadcast(scale, images, "scale")
-    sources, first = generators(images, generator, "max-sensitivity"), [attributions.detach()]
+    sources = generators(images, generator, "max-sensitivity")
 
-    def explained(inputs: tuple[Tensor, ...] | Tensor, **_: Any) -> Tensor:
+    def explained(inputs: tuple[Tensor, ...] | Tensor) -> tuple[Tensor, ...] | Tensor:
         """As Captum calls it: the images first, in a tuple, then one noisy copy of each at a time."""
-        if first:
-            return first.pop().double()
-        noisy = inputs if isinstance(inputs, Tensor) else inputs[0]
-        return attributed(explain, noisy, targets).double()
+        if not isinstance(inputs, Tensor):
+            return (attributions.detach().double(),)
+        return attributed(explain, inputs, targets).double()
 
     def noisy_copies(inputs: Tensor) -> Tensor:
         noisy = inputs + uniform_noise(sources, inputs, sizes)

@@ -35,10 +35,10 @@ class FidelitySettings:
 
     Example:
         >>> FidelitySettings(rho=0.05).steps
-        16
+        10
     """
 
-    steps: int = 16
+    steps: int = 10
     infidelity_samples: int = 32
     objective: str = "logit"
     sensitivity_samples: int = 3

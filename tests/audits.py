@@ -111,8 +111,11 @@ FIDELITY = (
 
 
 def png(width: int = 8, height: int = 8, *, generator: torch.Generator, enlarged: int = 1) -> bytes:
-    """A picture of random pixels, or of random squares ``enlarged`` times."""
-    pixels = torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8)
+    """A picture of drawn blots, its pixels ``enlarged`` to squares."""
+    coarse = torch.rand(1, 3, 4, 4, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic")[0]
+    noise = 0.1 * torch.randn(smooth.shape, generator=generator)
+    pixels = (255 * (smooth + noise).clamp(0, 1)).permute(1, 2, 0).byte()
     pixels = pixels.repeat_interleave(enlarged, 0).repeat_interleave(enlarged, 1)
     rows = b"".join(b"\0" + bytes(row.flatten().tolist()) for row in pixels)
     header = struct.pack(">IIBBBBB", width * enlarged, height * enlarged, 8, 2, 0, 0, 0)
@@ -148,7 +151,7 @@ def made_up_table(
                 verdict=difference.compared_with(0.0) if difference else None,
                 values=tuple(values.tolist()),
             )
-    text = "What the figures of this table are is made up, drawn at random for a test."
+    text = "Made up: every figure is drawn at random for a test."
     return Table(title=title, text=text, measures=measures, rows=rows, compared_with=methods[0])
 
 
@@ -330,7 +333,13 @@ def made_up_audit(
     }
     return Audit(
         models=tuple(audits),
-        settings={"values": "drawn at random for a test", "images": 32, "seed": seed, "bounds": [0.0, 1.0], "norm": None},
+        settings={
+            "values": "drawn at random for a test",
+            "images": 32,
+            "seed": seed,
+            "bounds": [0.0, 1.0],
+            "norm": None,
+        },
         versions={"captum_lipschitz": "0.1.0", "torch": "2.15.0"},
         seconds=492.4,
         comparison=comparison if len(models) > 1 else {},

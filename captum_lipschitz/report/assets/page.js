@@ -66,7 +66,7 @@
 
     function resize() {
       const sizes = slider.dataset.values.split(" ").map(Number);
-      const text = "ρ = " + slider.dataset.texts.split(" ")[slider.value];
+      const text = slider.dataset.texts.split("|")[slider.value];
       document.getElementById("rho-value").textContent = text;
       slider.setAttribute("aria-valuetext", text);
       table.querySelectorAll("td.sizes").forEach((cell) => show(cell, sizes[slider.value]));

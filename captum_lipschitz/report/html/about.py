@@ -17,7 +17,7 @@ _TOLD = ("supported", "contradicted", "undecided")
 
 
 def title(audit: Audit) -> Html:
-    """ "Audit of a", or "Audit of a and b"."""
+    """What is audited: one model, or two."""
     return joined(["Audit of ", joined((named(model.name) for model in audit.models), " and ")])
 
 
@@ -97,7 +97,9 @@ def _listed(parts: list[str]) -> str:
 
 
 def _pairs(caption: str, pairs: Mapping[str, Any]) -> Html:
-    rows = [tag("tr", tag("th", named(name), scope="row"), tag("td", named(_text(value)))) for name, value in pairs.items()]
+    rows = [
+        tag("tr", tag("th", named(name), scope="row"), tag("td", named(_text(value)))) for name, value in pairs.items()
+    ]
     return tag("table", tag("caption", caption, class_="unseen"), tag("tbody", *rows), class_="pairs")
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from captum_lipschitz.report.html.figures import fraction, number
+from captum_lipschitz.report.html.figures import RHO, fraction, number
 from captum_lipschitz.report.html.markup import Html, joined, tag
 
 _WIDTH, _HEIGHT = 560, 330
@@ -75,7 +75,9 @@ def in_words(line: Line, unit: str) -> str:
     if not line.rho:
         return f"{line.name}: no curve."
     chance = "" if line.chance is None else f"; guessing would reach {fraction(line.chance)}"
-    half = next((rho for rho, share in zip(line.rho, line.accuracy, strict=True) if share <= line.accuracy[0] / 2), None)
+    half = next(
+        (rho for rho, share in zip(line.rho, line.accuracy, strict=True) if share <= line.accuracy[0] / 2), None
+    )
     halved = "" if half is None else f"; half of it is gone at {number(half)}"
     return (
         f"{line.name}: accuracy falls from {fraction(line.accuracy[0])} at a change of {number(line.rho[0])} to "
@@ -128,7 +130,7 @@ def _horizontal_axis(ticks: Sequence[float], end: float, unit: str) -> Html:
         tag("text", f"{tick:g}", x=f"{_across(tick, end):.1f}", y=bottom + 20, text_anchor="middle") for tick in ticks
     ]
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    label = f"size of the change ρ ({unit})"
+    label = f"size of the change {RHO} ({unit})"
     return joined([*parts, tag("text", label, x=f"{middle:.1f}", y=_HEIGHT - 10, text_anchor="middle")])
 
 

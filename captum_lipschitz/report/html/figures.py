@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Literal
 
 from captum_lipschitz.metrics.estimates import Estimate, Verdict
 from captum_lipschitz.report.html.markup import Html, joined, tag, unseen
 
 NO_VALUE = "—"
-_MINUS = "−"
+RHO = "\u03c1"
+_MINUS = "\u2212"
+_TIMES = "\u00d7"
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _MOST_DECIMALS = 6
 
@@ -18,8 +21,8 @@ def number(value: float | None, *, decimals: int | None = None, signed: bool = F
     """A number in plain typography: three digits that count, or so many ``decimals``.
 
     Example:
-        >>> number(0.01234), number(-2.0, decimals=2), number(0.5, signed=True), number(math.inf), number(math.nan)
-        ('0.0123', '−2.00', '+0.5', '∞', '—')
+        >>> number(0.01234), number(2.0, decimals=2), number(0.5, signed=True), number(math.inf), number(math.nan)
+        ('0.0123', '2.00', '+0.5', '∞', '—')
     """
     if value is None or math.isnan(value):
         return NO_VALUE
@@ -29,7 +32,7 @@ def number(value: float | None, *, decimals: int | None = None, signed: bool = F
     written = f"{abs(value):.3g}" if decimals is None else f"{abs(value):.{decimals}f}"
     mantissa, _, exponent = written.partition("e")
     if exponent:
-        return f"{sign}{mantissa} × 10{str(int(exponent)).translate(_RAISED)}"
+        return f"{sign}{mantissa} {_TIMES} 10{str(int(exponent)).translate(_RAISED)}"
     if not float(written):
         return written
     return sign + written
@@ -68,14 +71,26 @@ def decimals_of(found: Estimate) -> int | None:
     return needed if needed <= _MOST_DECIMALS and abs(found.mean) < 10**6 else None
 
 
-def written(found: Estimate, *, signed: bool = False) -> Html:
-    """Mean and interval, one above the other.
+def shared_decimals(all_found: Iterable[Estimate | None]) -> int | None:
+    """Decimals for a column: the fewest that one of its figures needs; ``None`` where none has an interval."""
+    needed = [decimals_of(found) for found in all_found if found is not None]
+    return min((decimals for decimals in needed if decimals is not None), default=None)
+
+
+def in_column(found: Estimate, column: int | None) -> int | None:
+    """The column's decimals where at most one digit is lost with them, else the figure's own."""
+    own = decimals_of(found)
+    return own if own is None or column is None or own > column + 1 else column
+
+
+def written(found: Estimate, *, signed: bool = False, column: int | None = None) -> Html:
+    """Mean and interval, with the digits that ``column`` asks for where those suffice.
 
     Example:
         >>> print(written(Estimate(0.5, (0.4, 0.6), 32, 0)))
         <span class="mean">0.50</span> <span class="interval">0.40 to 0.60</span>
     """
-    decimals = decimals_of(found)
+    decimals = in_column(found, column)
     mean = number(found.mean, decimals=decimals, signed=signed)
     if mean == NO_VALUE:
         return missing("no image has a value")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from captum_lipschitz.metrics.estimates import Estimate
 from captum_lipschitz.report.content import Audit, Finding, Support
-from captum_lipschitz.report.html.figures import how_many, written
+from captum_lipschitz.report.html.figures import written
 from captum_lipschitz.report.html.markup import Html, joined, named, tag
 
 _WORDS: dict[Support, tuple[str, str, str]] = {
@@ -63,5 +63,4 @@ def _figures(figures: Mapping[str, Estimate]) -> list[Html]:
 
 
 def _counted(found: Estimate) -> str:
-    without = f" ({found.left_out} without a value)" if found.left_out else ""
-    return how_many(found.images, "image") + without
+    return f"{found.images} of {found.images + found.left_out}" if found.left_out else str(found.images)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from captum_lipschitz.report.content import Audit, ExplainedImage, ModelAudit, Picture
-from captum_lipschitz.report.html.figures import missing, number
-from captum_lipschitz.report.html.markup import Html, joined, named, scrolled, tag
+from captum_lipschitz.report.html.figures import RHO, missing, number
+from captum_lipschitz.report.html.markup import Html, heading_name, joined, named, scrolled, tag
 from captum_lipschitz.report.html.pictures import Pictures, size
 
 _WIDE = 1.8  # a picture so much wider than high is a chart: it needs more room to be read
@@ -55,13 +55,13 @@ class Grid:
         if not self._rows:
             return tag("p", "No image was explained.")
         has_images = any(row.image.original is not None for row in self._rows)
-        titles = [tag("th", named(name), scope="col") for name in self._methods]
+        titles = [tag("th", heading_name(name), scope="col") for name in self._methods]
         head = tag("tr", tag("th", "Image" if has_images else "Input", scope="col"), *titles)
         body = [self._row(row) for row in self._rows]
         caption = tag("caption", "Explanations by image and method", class_="unseen")
         look = "explanations large" if self._is_wide() else "explanations"
         table = tag("table", caption, tag("thead", head), tag("tbody", *body), class_=look, id="explanations")
-        fits = "fits" if len(self._methods) <= 10 and not self._is_wide() else ""
+        fits = "tall fits" if len(self._methods) <= 10 and not self._is_wide() else "tall"
         return joined([self._controls(), scrolled(table, "Explanations by image and method", class_=fits)])
 
     def _shown(self) -> Iterator[Picture]:
@@ -84,7 +84,7 @@ class Grid:
         sizes = self._sizes()
         slider = tag(
             "label",
-            "Size of the change ρ ",
+            f"Size of the change {RHO} ",
             tag(
                 "input",
                 type="range",
@@ -94,7 +94,7 @@ class Grid:
                 step=1,
                 value=0,
                 data_values=" ".join(repr(rho) for rho in sizes),
-                data_texts=" ".join(number(rho) for rho in sizes),
+                data_texts="|".join(f"{number(rho)} RMSE" for rho in sizes),
             ),
             tag("output", id="rho-value", for_="rho-slider"),
         )
@@ -126,7 +126,8 @@ class Grid:
         lines.append(("explained ", tag("strong", named(row.explained))))
         written = [tag("span", tag("span", what, class_="what") if what else "", name) for what, name in lines]
         wrong = [tag("span", "decided wrongly", class_="wrong")] if image.label not in (None, image.prediction) else []
-        return tag("th", *shown, tag("span", *written, *wrong, class_="names"), scope="row")
+        names = tag("span", *written, *wrong, class_="names")
+        return tag("th", tag("span", *shown, names, class_="head"), scope="row")
 
     def _cell(self, pictures: Sequence[Picture]) -> Html:
         if not pictures:
@@ -148,7 +149,7 @@ def _rows(audit: Audit) -> Iterator[_Row]:
 
 
 def _sized(picture: Picture) -> list[Html]:
-    return [] if picture.rho is None else [tag("span", f"ρ = {number(picture.rho)}", class_="rho")]
+    return [] if picture.rho is None else [tag("span", f"{RHO} = {number(picture.rho)}", class_="rho")]
 
 
 def _rho(picture: Picture) -> dict[str, str]:

@@ -8,7 +8,11 @@ from collections.abc import Iterable
 
 _VOID = {"img", "input", "meta", "link", "br", "col"}
 # Controls, lone surrogates (names of files that are no UTF-8) and the marks that turn the direction of what follows.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]")
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
+)
+
+_WORDS = re.compile("(?<=[a-z])(?=[A-Z])|(?<=[_/.-])")
 
 
 class Html(str):
@@ -64,6 +68,11 @@ def joined(parts: Iterable[str], between: str = "") -> Html:
 def named(text: str) -> Html:
     """A name from outside, which may be written from right to left, kept apart from the text around it."""
     return tag("bdi", text)
+
+
+def heading_name(name: str) -> Html:
+    """A name over a narrow column, which may break where a new word of it begins: ``"Integrated|Gradients"``."""
+    return tag("bdi", joined(_WORDS.split(visible(name)), Html("<wbr>")))
 
 
 def unseen(text: str) -> Html:

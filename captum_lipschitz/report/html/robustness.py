@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from captum_lipschitz.metrics.estimates import Estimate
 from captum_lipschitz.report.content import Audit, ModelAudit, Robustness
 from captum_lipschitz.report.html.curve import Line, drawn, legend
-from captum_lipschitz.report.html.figures import NO_VALUE, decimals_of, fraction, interval, number
+from captum_lipschitz.report.html.figures import NO_VALUE, RHO, decimals_of, fraction, interval, number
 from captum_lipschitz.report.html.markup import Html, escaped, joined, named, scrolled, tag
 
 _EXPLAINED = (
@@ -26,11 +26,12 @@ def robustness_section(audit: Audit) -> Html:
     units = {_text(robustness, "norm") for _, robustness in measured}
     unit = "RMSE" if units <= {"rmse", NO_VALUE} else " or ".join(sorted(units))
     lines = [_line(model, robustness) for model, robustness in measured]
-    parts = [_figures(measured, unit), tag("p", _EXPLAINED, class_="note")]
+    beside = [tag("div", _figures(measured, unit), tag("p", _EXPLAINED, class_="note"))]
     if any(line.rho for line in lines):
         names = [named(model.name) for model, _ in measured]
-        caption = tag("figcaption", legend(lines, names))
-        parts += [tag("figure", drawn(lines, unit=unit), caption), _data(lines, names, unit)]
+        figure = tag("figure", drawn(lines, unit=unit), tag("figcaption", legend(lines, names)))
+        beside.append(tag("div", figure, _data(lines, names, unit)))
+    parts = [tag("div", *beside, class_="beside")]
     parts += [_doubts(model, robustness, several=len(audit.models) > 1) for model, robustness in measured]
     return joined(parts)
 
@@ -81,9 +82,7 @@ def _line(model: ModelAudit, robustness: Robustness) -> Line:
         if math.isfinite(rho) and math.isfinite(share)
     ]
     chance = robustness.ara.get("chance_accuracy")
-    return Line(
-        name=model.name, rho=[rho for rho, _ in points], accuracy=[share for _, share in points], chance=chance
-    )
+    return Line(name=model.name, rho=[rho for rho, _ in points], accuracy=[share for _, share in points], chance=chance)
 
 
 def _data(lines: Sequence[Line], names: Sequence[Html], unit: str) -> Html:
@@ -99,16 +98,16 @@ def _data(lines: Sequence[Line], names: Sequence[Html], unit: str) -> Html:
         for rho in sizes
     ]
     heads = [tag("th", joined(["accuracy of ", name]), scope="col") for name in names]
-    head = tag("tr", tag("th", f"ρ ({unit})", scope="col"), *heads)
+    head = tag("tr", tag("th", f"{RHO} ({unit})", scope="col"), *heads)
     table = tag(
-        "table", tag("caption", "The curve’s points", class_="unseen"), tag("thead", head), tag("tbody", *rows)
+        "table", tag("caption", "Points of the curve", class_="unseen"), tag("thead", head), tag("tbody", *rows)
     )
-    inner = scrolled(table, "The curve’s points", class_="low")
+    inner = scrolled(table, "Points of the curve", class_="low")
     return tag("details", tag("summary", "The curve as a table"), inner)
 
 
 def _doubts(model: ModelAudit, robustness: Robustness, *, several: bool) -> Html:
-    whose = joined([" about ", named(model.name)]) if several else escaped("")
+    whose = joined([" of ", named(model.name)]) if several else escaped("")
     if not robustness.doubts:
         return tag("p", "No reason to doubt the area was found", whose, ".", class_="note")
     items = [tag("li", doubt) for doubt in robustness.doubts]

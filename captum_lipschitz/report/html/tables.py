@@ -7,10 +7,46 @@ from collections.abc import Mapping
 
 from captum_lipschitz.metrics.estimates import Estimate
 from captum_lipschitz.report.content import Audit, Cell, Measure, Table
-from captum_lipschitz.report.html.figures import decimals_of, interval, missing, number, verdict_in_words, written
+from captum_lipschitz.report.html.figures import (
+    in_column,
+    interval,
+    missing,
+    number,
+    shared_decimals,
+    verdict_in_words,
+    written,
+)
 from captum_lipschitz.report.html.markup import Html, joined, named, scrolled, tag
 
 _BETTER = {"higher": "Higher is better.", "lower": "Lower is better.", None: "Neither way is better by itself."}
+_FIT = 8  # columns that a wide screen holds without scrolling
+
+
+class _Column:
+    """One measure's cells, all with the same number of decimals where that can be."""
+
+    def __init__(self, table: Table, measure: Measure) -> None:
+        cells = [row[measure.key] for row in table.rows.values() if measure.key in row]
+        self._better = measure.better
+        self._decimals = shared_decimals(cell.value for cell in cells)
+        self._of_differences = shared_decimals(cell.difference for cell in cells)
+
+    def cell(self, cell: Cell | None) -> Html:
+        if cell is None:
+            return tag("td", missing("not available"), data_value="")
+        value = written(cell.value, column=self._decimals)
+        return tag("td", value, *self._difference(cell), data_value=_sortable(cell.value.mean))
+
+    def _difference(self, cell: Cell) -> list[str]:
+        found = cell.difference
+        if found is None:
+            return []
+        word, look = verdict_in_words(cell.verdict or found.compared_with(0.0), self._better)
+        decimals = in_column(found, self._of_differences)
+        mean = number(found.mean, decimals=decimals, signed=True)
+        ends = interval(*found.interval, decimals=decimals, signed=True)
+        difference = tag("span", mean, tag("span", f" ({ends})", class_="ends"), class_="difference")
+        return [" ", difference, " ", tag("span", word, class_=f"verdict {look}")]
 
 
 def measures_table(table: Table, *, label: str) -> Html:
@@ -21,12 +57,14 @@ def measures_table(table: Table, *, label: str) -> Html:
         label: names the table for screen readers, also beside a second model's.
     """
     text = [tag("p", table.text, " ", *_reading(table))]
-    rows = [_row(name, cells, table) for name, cells in table.rows.items()]
+    columns = {measure.key: _Column(table, measure) for measure in table.measures}
+    rows = [_row(name, cells, table, columns) for name, cells in table.rows.items()]
     heads = [_head(measure) for measure in table.measures]
     head = tag("tr", tag("th", "Method", scope="col", data_first="ascending"), *heads)
     caption = tag("caption", label, class_="unseen")
     body = tag("table", caption, tag("thead", head), tag("tbody", *rows), class_="measures sortable")
-    return joined([*text, scrolled(body, label), _explained(table.measures)])
+    fits = "fits" if len(table.measures) <= _FIT else ""
+    return joined([*text, scrolled(body, label, class_=fits), _explained(table.measures)])
 
 
 def comparison_table(audit: Audit) -> Html:
@@ -74,29 +112,11 @@ def _head(measure: Measure) -> Html:
     return tag("th", measure.title, scope="col", data_first=first)
 
 
-def _row(name: str, cells: Mapping[str, Cell], table: Table) -> Html:
+def _row(name: str, cells: Mapping[str, Cell], table: Table, columns: Mapping[str, _Column]) -> Html:
     reference = name == table.compared_with
     mark = [" ", tag("span", "compared with", class_="reference")] if reference else []
     head = tag("th", named(name), *mark, scope="row", data_value=name)
-    return tag("tr", head, *(_cell(cells.get(measure.key), measure) for measure in table.measures))
-
-
-def _cell(cell: Cell | None, measure: Measure) -> Html:
-    if cell is None:
-        return tag("td", missing("not available"), data_value="")
-    return tag("td", written(cell.value), *_difference(cell, measure), data_value=_sortable(cell.value.mean))
-
-
-def _difference(cell: Cell, measure: Measure) -> list[str]:
-    if cell.difference is None:
-        return []
-    found = cell.difference
-    word, look = verdict_in_words(cell.verdict or found.compared_with(0.0), measure.better)
-    decimals = decimals_of(found)
-    mean = number(found.mean, decimals=decimals, signed=True)
-    ends = interval(*found.interval, decimals=decimals, signed=True)
-    difference = tag("span", mean, tag("span", f" ({ends})", class_="ends"), class_="difference")
-    return [" ", difference, " ", tag("span", word, class_=f"verdict {look}")]
+    return tag("tr", head, *(column.cell(cells.get(key)) for key, column in columns.items()))
 
 
 def _explained(measures: tuple[Measure, ...]) -> Html:

@@ -12,7 +12,7 @@ import pytest
 import captum_lipschitz
 
 PACKAGE = Path(captum_lipschitz.__file__).parent
-HEAVY = {"torchvision", "matplotlib", "torchattacks", "captum", "sklearn", "lightning", "torchmetrics"}
+HEAVY = {"torchvision", "matplotlib", "torchattacks", "captum", "quantus", "sklearn", "lightning", "torchmetrics"}
 
 # Lower layers first; a module may import its own layer and those before it.
 LAYERS = [
@@ -27,7 +27,16 @@ LAYERS = [
     {"report", "demo", "measure"},
     {"cli", "cli_ara", "cli_audit", "cli_shared", "__main__"},
 ]
-ONLY = {"captum": {"attr", "report", "testing"}, "pluggy": {"plugin"}, "sklearn": {"demo"}}
+ONLY = {
+    "captum": {"attr", "metrics", "report", "testing"},
+    "quantus": {"metrics"},
+    "pluggy": {"plugin"},
+    "sklearn": {"demo"},
+}
+WITHIN = {
+    ("captum", "metrics"): "metrics/fidelity/",
+    ("quantus", "metrics"): "metrics/fidelity/",
+}  # of a part, there only
 NOWHERE = {"torchvision", "torchattacks", "lightning"}
 EXCEPT = {"torchvision": {"measure/models.py"}}  # at use: importing the file brings nothing heavy, as tested below
 
@@ -60,6 +69,8 @@ def test_imports_run_one_way(path: Path) -> None:
         root, _, rest = imported.partition(".")
         if root in ONLY:
             assert part in ONLY[root], f"{path.name} imports {imported}"
+            folder = WITHIN.get((root, part), "")
+            assert path.relative_to(PACKAGE).as_posix().startswith(folder), f"{path.name} imports {imported}"
         excepted = path.relative_to(PACKAGE).as_posix() in EXCEPT.get(root, set())
         assert root not in NOWHERE or excepted, f"{path.name} imports {imported}"
         if root == "captum_lipschitz" and part not in ("__init__", "demo", "cli", "__main__"):
@@ -80,7 +91,7 @@ def _loaded_by(statement: str) -> set[str]:
 
 
 def test_importing_the_package_is_light_and_silent() -> None:
-    assert not _loaded_by("import captum_lipschitz") & HEAVY
+    assert not _loaded_by("import captum_lipschitz, captum_lipschitz.metrics.fidelity") & HEAVY
 
 
 def test_the_command_line_is_light_and_silent() -> None:

@@ -12,6 +12,12 @@ from captum_lipschitz.metrics.comparison import AraComparison as AraComparison
 from captum_lipschitz.metrics.comparison import compare as compare
 from captum_lipschitz.metrics.confinement import confined_distances as confined_distances
 from captum_lipschitz.metrics.doubts import Doubt as Doubt
+from captum_lipschitz.metrics.fidelity import FIDELITY_MEASURES as FIDELITY_MEASURES
+from captum_lipschitz.metrics.fidelity import FidelitySettings as FidelitySettings
+from captum_lipschitz.metrics.fidelity import FidelityTable as FidelityTable
+from captum_lipschitz.metrics.fidelity import FidelityValues as FidelityValues
+from captum_lipschitz.metrics.fidelity import compare_explanations as compare_explanations
+from captum_lipschitz.metrics.fidelity import explanation_fidelity as explanation_fidelity
 from captum_lipschitz.metrics.invalidated import InvalidationResult as InvalidationResult
 from captum_lipschitz.metrics.invalidation import invalidation as invalidation
 from captum_lipschitz.metrics.kept_explanation import KeptExplanation as KeptExplanation
@@ -19,6 +25,7 @@ from captum_lipschitz.metrics.kept_explanation import attack_keeping_explanation
 from captum_lipschitz.metrics.lipschitz import local_lipschitz as local_lipschitz
 from captum_lipschitz.metrics.lipschitz import margin_radius as margin_radius
 from captum_lipschitz.metrics.maps import Explain as Explain
+from captum_lipschitz.metrics.maps import Make as Make
 from captum_lipschitz.metrics.maps import position_maps as position_maps
 from captum_lipschitz.metrics.masking import find_doubts as find_doubts
 from captum_lipschitz.metrics.multilabel import MultilabelResult as MultilabelResult
@@ -41,6 +48,7 @@ if TYPE_CHECKING:
     from captum_lipschitz.metrics.metric import AccuracyRobustnessArea as AccuracyRobustnessArea
 
 __all__ = [
+    "FIDELITY_MEASURES",
     "AccuracyRobustnessArea",
     "AraComparison",
     "AraResult",
@@ -50,8 +58,12 @@ __all__ = [
     "Doubt",
     "EnergyOutside",
     "Explain",
+    "FidelitySettings",
+    "FidelityTable",
+    "FidelityValues",
     "InvalidationResult",
     "KeptExplanation",
+    "Make",
     "MultilabelResult",
     "RadiusCalibration",
     "Similarity",
@@ -59,9 +71,11 @@ __all__ = [
     "attack_keeping_explanation",
     "below_chance_areas",
     "compare",
+    "compare_explanations",
     "confined_distances",
     "cosine_similarity",
     "energy_outside",
+    "explanation_fidelity",
     "find_doubts",
     "fit_temperature",
     "important_region",

@@ -2,6 +2,7 @@
 
 from captum_lipschitz.metrics.fidelity.behaviour import Behaviour as Behaviour
 from captum_lipschitz.metrics.fidelity.behaviour import behaviour as behaviour
+from captum_lipschitz.metrics.fidelity.compare import compare_explanations as compare_explanations
 from captum_lipschitz.metrics.fidelity.curves import Curves as Curves
 from captum_lipschitz.metrics.fidelity.curves import insertion_deletion as insertion_deletion
 from captum_lipschitz.metrics.fidelity.evaluation import FidelityValues as FidelityValues
@@ -16,6 +17,7 @@ from captum_lipschitz.metrics.fidelity.road import road as road
 from captum_lipschitz.metrics.fidelity.sensitivity import max_sensitivity as max_sensitivity
 from captum_lipschitz.metrics.fidelity.settings import FidelitySettings as FidelitySettings
 from captum_lipschitz.metrics.fidelity.stability import stability as stability
+from captum_lipschitz.metrics.fidelity.table import FidelityTable as FidelityTable
 from captum_lipschitz.metrics.maps import Make as Make
 
 __all__ = [
@@ -24,10 +26,12 @@ __all__ = [
     "Curves",
     "FidelityMeasure",
     "FidelitySettings",
+    "FidelityTable",
     "FidelityValues",
     "Make",
     "RememberedModel",
     "behaviour",
+    "compare_explanations",
     "explanation_fidelity",
     "infidelity",
     "insertion_deletion",

@@ -82,7 +82,7 @@ def behaviour(
     known = usable(direction)
     direction = direction.where(rowwise(known, direction), torch.zeros_like(direction))
     with no_trace(model, images):
-        start = log_odds(logits_of(model, images), targets)
+        start = log_odds(logits_of(model, images, targets), targets)
         gains, sizes = [], []
         for sign in (1, -1):
             moved = _moved(images, sign * direction, rho, norm, box)

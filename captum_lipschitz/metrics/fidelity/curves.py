@@ -112,7 +112,7 @@ def _curves(
     model: Model, images: Tensor, targets: Tensor, order: Tensor, nothing: Tensor, *, counts: list[int]
 ) -> tuple[Tensor, Tensor]:
     def probability(inputs: Tensor) -> Tensor:
-        return logits_of(model, inputs).softmax(1).gather(1, targets[:, None])
+        return logits_of(model, inputs, targets).softmax(1).gather(1, targets[:, None])
 
     clean, floor = probability(images), probability(nothing)
     insertion, deletion = [floor], [clean]

@@ -15,7 +15,7 @@ from captum_lipschitz.geometry import RMSE, Bounds
 from captum_lipschitz.metrics.fidelity.draws import seed_of
 from captum_lipschitz.metrics.fidelity.measures import FIDELITY_MEASURES
 from captum_lipschitz.metrics.fidelity.optional import left_out_of_quantus
-from captum_lipschitz.metrics.fidelity.outputs import RememberedModel, broadcast, checked
+from captum_lipschitz.metrics.fidelity.outputs import RememberedModel, broadcast, checked, logits_of
 from captum_lipschitz.metrics.fidelity.settings import FidelitySettings
 from captum_lipschitz.metrics.fidelity.subject import Subject
 from captum_lipschitz.metrics.maps import Make, check_explain
@@ -132,12 +132,14 @@ def explanation_fidelity(
         images if baseline is None else broadcast(baseline, images, "baseline"),
     ]
     parts = []
+    outputs = model if remembered is None else remembered
     with no_trace(model, images):
+        logits_of(outputs, images[:1], targets)  # tells of a model, or targets, that will not do before the work begins
         explain = make(model)
         for chunk in zip(*(values.split(use.images_at_once) for values in every), strict=True):
             subject = Subject(
                 model=model,
-                outputs=model if remembered is None else remembered,
+                outputs=outputs,
                 make=make,
                 explain=explain,
                 images=chunk[0],

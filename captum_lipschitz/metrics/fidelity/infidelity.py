@@ -109,7 +109,7 @@ class _Removal:
 
     def output(self, inputs: Tensor) -> Tensor:
         copies = len(inputs) // len(self._targets)
-        values = self._objective(logits_of(self._model, inputs), self._targets.repeat_interleave(copies))
+        values = self._objective(logits_of(self._model, inputs, self._targets), self._targets.repeat_interleave(copies))
         self._outputs.append(values)
         return values
 

@@ -15,12 +15,16 @@ from captum_lipschitz.geometry import Bounds
 _ROWS = 256  # images in one forward pass
 
 
-def logits_of(model: Model, inputs: Tensor) -> Tensor:
-    """The model's logits, (N, C) float64, without a graph."""
+def logits_of(model: Model, inputs: Tensor, targets: Tensor | None = None) -> Tensor:
+    """The model's logits, (N, C) float64, without a graph; targets, any number, are checked to be among the classes."""
     if isinstance(model, RememberedModel):
-        return model(inputs)
-    with torch.no_grad():
-        return torch.cat([check_logits(model(part), len(part)).double() for part in inputs.split(_ROWS)])
+        logits = model(inputs)
+    else:
+        with torch.no_grad():
+            logits = torch.cat([check_logits(model(part), len(part)).double() for part in inputs.split(_ROWS)])
+    if targets is not None:
+        check_labels(targets, len(targets), logits.shape[1], "targets")
+    return logits
 
 
 class RememberedModel:

@@ -58,7 +58,7 @@ def road(
     check_maps_fit(maps, images)
     check_possible("road", model, images)
     with quietly(), no_trace(model, images):
-        known = ranking(maps) & (logits_of(model, images).argmax(1) == targets)
+        known = ranking(maps) & (logits_of(model, images, targets).argmax(1) == targets)
         found = torch.full((len(images),), torch.nan, dtype=torch.float64)
         rows = known.nonzero().squeeze(1)
         if len(rows):

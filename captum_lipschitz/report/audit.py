@@ -21,22 +21,18 @@ from captum_lipschitz.report.steps import as_image
 from captum_lipschitz.report.store import StepStore
 from captum_lipschitz.report.subject import Subject, subject_of
 from captum_lipschitz.report.tabled import INVALIDATION, table, with_derived
-from captum_lipschitz.report.work import ATTACK, DOUBTS, FIDELITY, INVALIDATION as ATTACKED, LABELS, PICTURES
-from captum_lipschitz.report.work import Work, carry_out, jobs_of
+from captum_lipschitz.report.work import ATTACK, DOUBTS, FIDELITY, LABELS, PICTURES, Work, carry_out, jobs_of
+from captum_lipschitz.report.work import INVALIDATION as ATTACKED
 
 _PARTS = {ATTACK: "Robustness", LABELS: "Robustness", DOUBTS: "Doubts about the area", PICTURES: "Explanation grid"}
 _TABLES = {ATTACKED: "invalidation", FIDELITY: "fidelity"}
 _STEPS = ("first", "second")  # folders of the models' finished steps
 
-FAITHFUL = tuple(
-    Measure(key=m.key, title=m.title, text=m.text, better=m.better) for m in FIDELITY_MEASURES.values()
-)
+FAITHFUL = tuple(Measure(key=m.key, title=m.title, text=m.text, better=m.better) for m in FIDELITY_MEASURES.values())
 """The columns of the table on claim 3."""
 
 
-def run_audit(
-    settings: AuditSettings, say: Callable[[str], None] = print, *, show_progress: bool = True
-) -> Audit:
+def run_audit(settings: AuditSettings, say: Callable[[str], None] = print, *, show_progress: bool = True) -> Audit:
     """Audit a model, or two on the same images, going on from what an earlier run of the same settings left.
 
     What cannot be done of a model, or by a method, is left out with its reason, and the rest goes on. Finished steps
@@ -145,12 +141,14 @@ def _model_audit(work: Work, measured: Measured, findings: list[Finding], settin
 
 def _invalidation_table(measured: Measured, settings: AuditSettings) -> Table | None:
     confined = settings.plan.confined
-    sizes = "" if confined is None else f" Confined attacks are of effort {confined}, which finds changes a little larger."
+    sizes = (
+        "" if confined is None else f" Confined attacks are of effort {confined}, which finds changes a little larger."
+    )
     return table(
         measured.invalidation,
         INVALIDATION,
         title="Attacks and explanations",
-        text="What becomes of each method's map when an attack changes the decision, on the images decided rightly; and "
+        text="What becomes of each method's map when attacks change the decision, on images decided rightly, and "
         f"what the map says about where the attack works.{sizes}",
         compared_with=OURS,
     )

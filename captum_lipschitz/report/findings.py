@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
 
 from torch import Tensor
 
@@ -175,7 +176,7 @@ def _beside(other: str, advantages: Mapping[str, Estimate]) -> Finding | None:
     return Finding(
         claim=f"Adversarial explanations are more faithful than {TITLES[other]}.",
         support=_majority(list(verdicts.values())),
-        text=_told(verdicts),
+        text=_told(verdicts, "by"),
         figures={f"advantage by {titles[key]}": found for key, found in advantages.items()},
     )
 
@@ -190,7 +191,7 @@ def _by_measure(key: str, advantages: Mapping[str, Estimate]) -> Finding | None:
     return Finding(
         claim=f"By {FIDELITY_MEASURES[key].title}, adversarial explanations are more faithful than every other method.",
         support="supported" if for_all else "contradicted" if against else "undecided",
-        text=_told(verdicts),
+        text=_told(verdicts, "than"),
         figures={f"advantage over {TITLES[other]}": found for other, found in advantages.items()},
     )
 
@@ -204,14 +205,18 @@ def _majority(verdicts: Sequence[Verdict]) -> Support:
     return "contradicted" if worse and not better and worse >= open_ else "undecided"
 
 
-def _told(verdicts: Mapping[str, Verdict]) -> str:
+def _told(verdicts: Mapping[str, Verdict], word: Literal["by", "than"]) -> str:
+    """What goes which way: by measures, or than methods."""
+    names = {v: [name for name, verdict in verdicts.items() if verdict == v] for v in get_args(Verdict)}
+    compared = "" if word == "by" else "compared with "
     groups = {
-        "More faithful by these figures: ": [name for name, verdict in verdicts.items() if verdict == "above"],
-        "Less faithful: ": [name for name, verdict in verdicts.items() if verdict == "below"],
-        "Cannot be told, as the interval holds 0: ": [n for n, verdict in verdicts.items() if verdict == "undecided"],
-        "Too few images to tell: ": [name for name, verdict in verdicts.items() if verdict == "too few"],
+        f"They are more faithful {word} ": names["above"],
+        f"They are less faithful {word} ": names["below"],
+        f"The sample cannot tell {compared or 'by '}": names["undecided"],
+        f"Too few images to tell {compared or 'by '}": names["too few"],
     }
-    return " ".join(f"{told}{listed(names)}." for told, names in groups.items() if names)
+    told = [f"{begins}{listed(these)}" for begins, these in groups.items() if these]
+    return f"{'. '.join(told)}."
 
 
 def _summary(claim: str, findings: Sequence[Finding], begins: str) -> Finding:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,22 +23,34 @@ class Plan:
         confined: effort of the attacks confined to an explanation's region and to the rest; ``None`` leaves them out,
             and with them what they tell.
         fidelity: settings of ``FidelitySettings`` that differ from their defaults.
-        many_passes: an explanation that takes more forward passes than this (Occlusion and LIME, as a rule) gets
-            ``fidelity_of_costly`` on top: the measures that explain an image again and again would take hours.
-        fidelity_of_costly: see ``many_passes``.
+        classes: of each image that are explained in the grid, at most: the label, the decision, the likeliest others.
+        sizes: of the grid's adversarial changes, in units of ``rho``.
     """
 
     attack: str
     confined: str | None
-    fidelity: dict[str, Any] = field(default_factory=dict)
-    many_passes: int = 100
-    fidelity_of_costly: dict[str, Any] = field(default_factory=dict)
+    fidelity: Mapping[str, Any]
+    classes: int
+    sizes: tuple[float, ...]
 
 
-PLANS: dict[str, Plan] = {
-    "fast": Plan(attack="fast", confined=None),
-    "standard": Plan(attack="standard", confined="fast"),
+PLANS: Mapping[str, Plan] = {
+    "fast": Plan(
+        attack="fast",
+        confined=None,
+        fidelity={"steps": 8, "infidelity_samples": 16, "sensitivity_samples": 1, "stability_draws": 1},
+        classes=2,
+        sizes=(0.5, 1.0),
+    ),
+    "standard": Plan(
+        attack="standard",
+        confined="fast",
+        fidelity={"sensitivity_samples": 2, "stability_draws": 1},
+        classes=2,
+        sizes=(0.5, 1.0, 2.0),
+    ),
 }
+"""By effort. Most of the time goes into explaining images again and again, so that is what there is least of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,5 +179,6 @@ class AuditSettings:
             "attack": f"minimum_norm, effort {plan.attack}",
             "confined_attacks": confined,
             "fidelity": dict(plan.fidelity),
-            "fidelity_of_costly_methods": dict(plan.fidelity_of_costly),
+            "classes_explained": plan.classes,
+            "sizes_shown": [factor * self.rho for factor in plan.sizes],
         }

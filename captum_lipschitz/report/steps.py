@@ -21,7 +21,7 @@ from captum_lipschitz.metrics.invalidation import invalidation
 from captum_lipschitz.metrics.masking import find_doubts
 from captum_lipschitz.metrics.measurement import AnyAttack, Measurement, Part
 from captum_lipschitz.report.content import ExplainedImage, Picture
-from captum_lipschitz.report.grid import explained_image
+from captum_lipschitz.report.grid import explained_classes, explained_image
 from captum_lipschitz.report.methods import Method
 from captum_lipschitz.report.settings import AuditSettings, Plan
 from captum_lipschitz.report.store import Step
@@ -167,8 +167,6 @@ def as_image(notes: Mapping[str, Any]) -> ExplainedImage:
 
 def faithful(subject: Subject, chunk: Chunk, method: Method, settings: AuditSettings) -> Step:
     """How faithful a method's explanations of the model's own decisions are, by every measure that can be taken."""
-    plan = settings.plan
-    costly = plan.fidelity_of_costly if method.passes > plan.many_passes else {}
     with no_trace(subject.model, chunk.images), torch.no_grad():
         decisions = subject.model(chunk.images).argmax(1)
     found = explanation_fidelity(
@@ -176,7 +174,7 @@ def faithful(subject: Subject, chunk: Chunk, method: Method, settings: AuditSett
         chunk.images,
         decisions,
         make=method.make,
-        settings=FidelitySettings(**{"rho": settings.rho, **plan.fidelity, **costly}),
+        settings=FidelitySettings(**{"rho": settings.rho, **settings.plan.fidelity}),
         bounds=subject.bounds,
         generator=torch.Generator().manual_seed(settings.seed),
         direction_known=method.signed,
@@ -202,8 +200,10 @@ def pictured(subject: Subject, chunk: Chunk, settings: AuditSettings) -> Step:
     """The explanation grid's images: the label, the decision and the likeliest others, by every method."""
     with no_trace(subject.model, chunk.images), torch.no_grad():
         logits = subject.model(chunk.images)
+    several = subject.head.kind == "multi_label"
     shown = []
     for row, image in enumerate(chunk.images):
+        label = None if several else int(chunk.labels[row])
         number = chunk.start + row
         shown.append(
             explained_image(
@@ -211,7 +211,14 @@ def pictured(subject: Subject, chunk: Chunk, settings: AuditSettings) -> Step:
                 subject.methods,
                 image[None],
                 number=number,
-                name=_name(subject, number) if settings.images else f"image {number}",
+                name=_name(subject, number),
+                label=label,
+                prediction=int(logits[row].argmax()),
+                class_names=subject.classes,
+                classes=explained_classes(logits[row], label, most=settings.plan.classes),
+                rhos=[factor * settings.rho for factor in settings.plan.sizes],
+                with_images=settings.images,
+                bounds=subject.bounds,
             )
         )
     return Step(notes={"images": [as_notes(one) for one in shown]})

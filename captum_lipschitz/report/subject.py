@@ -148,6 +148,8 @@ def _identity(
     return {
         **measured.identity(),
         "audit_effort": settings.effort,
+        "confined": settings.plan.confined,
+        "fidelity": dict(settings.plan.fidelity),
         "rho": settings.rho,
         "seed": settings.seed,
         **identity_of(measured.model, model, data, device),

@@ -168,7 +168,12 @@ def distances_of(work: Work) -> Tensor:
 
 def _variant(subject: Subject, settings: AuditSettings) -> str:
     """What pictures depend on besides the store's identity."""
-    shown = {"classes": subject.classes, "images": settings.images, "methods": list(subject.methods)}
+    shown = {
+        "classes": subject.classes,
+        "images": settings.images,
+        "methods": list(subject.methods),
+        "of_each": [settings.plan.classes, *settings.plan.sizes],
+    }
     return fingerprint(shown)[:12]
 
 

@@ -6,6 +6,7 @@ import math
 import struct
 import zlib
 from dataclasses import replace
+from functools import cache
 
 import torch
 
@@ -293,6 +294,7 @@ def made_up_model(
     )
 
 
+@cache  # nothing in it can be changed, and its intervals take their time
 def made_up_audit(
     *,
     models: tuple[str, ...] = ("made-up network",),
@@ -346,6 +348,7 @@ def made_up_audit(
     )
 
 
+@cache
 def hostile_audit() -> Audit:
     """Two models in which every name and text tries to break out of where it stands."""
     audit = made_up_audit(models=HOSTILE[:2], methods=HOSTILE, classes=HOSTILE, explained=4)

@@ -88,17 +88,16 @@ def _check(audit: object) -> None:
 
 def _plain(value: Any) -> Any:
     """Itself, as JSON knows it."""
-    if isinstance(value, Picture):
-        return {"text": _encodable(value.text), "rho": _plain(value.rho)}
     if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        kept = [field.name for field in fields(value) if not (isinstance(value, Picture) and field.name == "png")]
+        return {name: _plain(getattr(value, name)) for name in kept}
     if isinstance(value, Mapping):
         return {_encodable(str(key)): _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(inner) for inner in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (bool, int)):
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, (bool, int, float)):
         return value
     return _encodable(str(value))
 

@@ -93,12 +93,4 @@
 
   document.querySelectorAll("table.sortable").forEach(sortable);
   document.querySelectorAll("#explanations").forEach(explanations);
-
-  // Paper cannot be opened: unfold everything for print, and fold it again.
-  let folded = [];
-  window.addEventListener("beforeprint", () => {
-    folded = Array.from(document.querySelectorAll("details:not([open])"));
-    folded.forEach((details) => { details.open = true; });
-  });
-  window.addEventListener("afterprint", () => folded.forEach((details) => { details.open = false; }));
 })();

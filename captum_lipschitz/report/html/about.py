@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from captum_lipschitz.report.content import Audit, ModelAudit, Robustness
+from captum_lipschitz.report.content import Audit, ModelAudit, Robustness, Support
 from captum_lipschitz.report.html.figures import duration, fraction, how_many
 from captum_lipschitz.report.html.markup import Html, escaped, joined, named, tag
 from captum_lipschitz.report.html.robustness import area_in_words
 
-_TOLD = ("supported", "contradicted", "undecided")
+_TOLD: tuple[Support, ...] = ("supported", "contradicted", "undecided")
 
 
 def title(audit: Audit) -> Html:
@@ -78,7 +78,7 @@ def _told(model: ModelAudit) -> Html:
         parts.append(f" Of {claims} examined, {_listed(told)}.")
     else:
         parts.append(" No claim about its explanations was examined.")
-    return joined([named(model.name), *parts])
+    return joined(["The model ", named(model.name), *parts])
 
 
 def _robust(robustness: Robustness) -> list[str]:

@@ -10,7 +10,7 @@ from captum_lipschitz.report.html.figures import RHO, fraction, number
 from captum_lipschitz.report.html.markup import Html, joined, tag
 
 _WIDTH, _HEIGHT = 560, 330
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 14, 52
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 20, 14, 52
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Iterable
 
-_VOID = {"img", "input", "meta", "link", "br", "col"}
+_VOID = {"img", "input", "meta", "link", "br", "col", "wbr"}
 # Controls, lone surrogates (names of files that are no UTF-8) and the marks that turn the direction of what follows.
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
@@ -72,7 +72,7 @@ def named(text: str) -> Html:
 
 def heading_name(name: str) -> Html:
     """A name over a narrow column, which may break where a new word of it begins: ``"Integrated|Gradients"``."""
-    return tag("bdi", joined(_WORDS.split(visible(name)), Html("<wbr>")))
+    return tag("bdi", joined(_WORDS.split(visible(name)), tag("wbr")))
 
 
 def unseen(text: str) -> Html:

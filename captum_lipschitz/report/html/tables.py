@@ -16,7 +16,7 @@ from captum_lipschitz.report.html.figures import (
     verdict_in_words,
     written,
 )
-from captum_lipschitz.report.html.markup import Html, joined, named, scrolled, tag
+from captum_lipschitz.report.html.markup import Html, heading_name, joined, named, scrolled, tag
 
 _BETTER = {"higher": "Higher is better.", "lower": "Lower is better.", None: "Neither way is better by itself."}
 _FIT = 8  # columns that a wide screen holds without scrolling
@@ -115,7 +115,7 @@ def _head(measure: Measure) -> Html:
 def _row(name: str, cells: Mapping[str, Cell], table: Table, columns: Mapping[str, _Column]) -> Html:
     reference = name == table.compared_with
     mark = [" ", tag("span", "compared with", class_="reference")] if reference else []
-    head = tag("th", named(name), *mark, scope="row", data_value=name)
+    head = tag("th", heading_name(name), *mark, scope="row", data_value=name)
     return tag("tr", head, *(column.cell(cells.get(key)) for key, column in columns.items()))
 
 

@@ -82,7 +82,9 @@ class StepStore(ClaimedFolder):
             OSError: the disk is full, or gone.
         """
         self.check()
-        payload = safetensors.torch.save({key: value.detach().cpu().contiguous() for key, value in step.values.items()})
+        payload = safetensors.torch.save(
+            {key: value.detach().cpu().clone().contiguous() for key, value in step.values.items()}
+        )
         content = {"step": name, "identity": self.fingerprint, "notes": dict(step.notes), "seconds": step.seconds}
         header = json.dumps({**content, "checksum": _checksum(content, payload)}, allow_nan=False)
         write_whole(self._path(name), header.encode() + b"\n" + payload)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -75,8 +76,8 @@ def _add_work(audit: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--threads",
         type=int,
-        default=1,
-        help="of the CPU (default: %(default)s); another number may change the figures' last bits",
+        default=os.cpu_count() or 1,
+        help="of the CPU (default: as many as it has); another number may change the figures' last bits",
     )
 
 

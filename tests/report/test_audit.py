@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,8 @@ def rows():
 
 def volume():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv3d(1, 2, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(2, 3))
+    pooled = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(2, 3))
+    return nn.Sequential(nn.Conv3d(1, 2, 3, padding=1), nn.ReLU(), *pooled)
 
 def blind():
     return lambda images: torch.stack([images.detach().flatten(1).mean(1), torch.full((len(images),), 0.5)], 1)
@@ -215,10 +215,10 @@ def test_a_report_without_images_holds_nothing_of_them(run: Run) -> None:
 
 def test_nothing_is_left_of_a_run_on_the_machine(run: Run) -> None:
     torch.manual_seed(5)
-    state, threads, here = torch.get_rng_state(), torch.get_num_threads(), os.getcwd()
+    state, threads, here = torch.get_rng_state(), torch.get_num_threads(), Path.cwd()
     run(methods=("random",), count=4)
     assert torch.equal(torch.get_rng_state(), state)
-    assert (torch.get_num_threads(), os.getcwd()) == (threads, here)
+    assert (torch.get_num_threads(), Path.cwd()) == (threads, here)
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,8 @@ def all_methods(
         multi_label: each output is a label of its own rather than one of the classes.
         baseline: broadcasts to ``example``: what stands for "not there".
         generator: one draw from it seeds the methods that draw; ``None`` is a fixed seed.
-        rows: inputs run at once; ``None`` for as many as suit their size.
+        rows: inputs run at once; ``None`` for as many as suit their size. SmoothGrad, which draws its noise in such
+            parts, gives other draws for another number.
 
     Returns:
         ``(methods, left_out)``, both by name: those that can, in the order of ``TITLES``, and the reason for each that

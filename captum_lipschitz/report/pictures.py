@@ -20,7 +20,7 @@ BAR_COLOURS = {"positive": (178, 24, 43), "negative": (33, 102, 172), "value": (
 _PERCENTILE = 99.0  # of a map's sizes, where its colours end
 _STEPS = 10  # of colour on either side of zero: with 12 greys beneath they fit a palette
 _GREYS = 12
-_DARKEST = 0.4  # what black becomes beneath a map, so that colours can be told on it
+_DARKEST = 0.5  # what black becomes beneath a map, so that colours can be told on it
 _TALLEST, _WIDEST = 64, 192  # of bars
 _NAMED = 3  # features named in a text
 

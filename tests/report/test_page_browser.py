@@ -259,12 +259,13 @@ def test_every_control_is_reached_by_tab_with_a_visible_focus_and_a_name(browser
         one = page.evaluate(
             "() => { const one = document.activeElement, style = getComputedStyle(one);"
             " const named = one.getAttribute('aria-label') || one.textContent.trim() || (one.labels || []).length;"
-            " return [one.outerHTML.slice(0, 200), style.outlineStyle, parseFloat(style.outlineWidth), !!named]; }"
+            " return [one.outerHTML.slice(0, 200), style.outlineStyle, parseFloat(style.outlineWidth), !!named,"
+            " Array.from(document.querySelectorAll('*')).indexOf(one)]; }"
         )
         assert one[1] != "none", one
         assert one[2] >= 2, one
         assert one[3], one
-        reached.add(one[0])
+        reached.add(one[4])
     assert len(reached) == wanted
 
 

@@ -9,13 +9,25 @@ from torch.nn import functional as F
 
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.metrics import Explain, position_maps
-from captum_lipschitz.metrics.maps import attributed, check_explain
+from captum_lipschitz.metrics.maps import at_input_shape, attributed, check_explain
 
 
 def test_channels_are_summed_by_magnitude_or_signed() -> None:
     images, attributions = torch.zeros(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
     assert torch.equal(position_maps(attributions, images), attributions.abs().sum(1))
     assert torch.equal(position_maps(attributions, images, magnitude=False), attributions.sum(1))
+
+
+def test_attributions_at_the_shape_of_the_images() -> None:
+    images, whole, coarse = torch.zeros(2, 3, 8, 9), torch.randn(2, 3, 8, 9), torch.randn(2, 1, 2, 3)
+    assert torch.equal(at_input_shape(whole, images), whole)
+    enlarged = at_input_shape(coarse, images)
+    assert torch.equal(enlarged[:, 2], position_maps(coarse, images, magnitude=False))
+    assert torch.equal(enlarged[:, 0], enlarged[:, 2])
+    with pytest.raises(InvalidInputError, match="explain: expected attributions of the images' shape"):
+        at_input_shape(torch.randn(2, 1, 9, 9), images)
+    with pytest.raises(InvalidTypeError, match="explain"):
+        at_input_shape(coarse.long(), images)
 
 
 def test_rows_have_a_position_for_each_feature() -> None:

@@ -89,8 +89,8 @@ def explanation_fidelity(
             have to bring one: the data's mean.
         reference: value of an absent feature for ``infidelity``, broadcasts to the images.
         scale: positive, broadcasts to one image: radii and ``rho`` are in units of it. ``None`` is 1.
-        remembered: ``RememberedModel(model)``, kept between calls: of several methods on the same images, all but the
-            first then cost a third less. ``None`` keeps nothing.
+        remembered: ``RememberedModel(model)``, kept between calls: removed blocks, half of all forward passes, are
+            the same for all methods on the same images, and then run once. ``None`` keeps nothing.
 
     Returns:
         ``FidelityValues``; every measure asked for is in ``values`` or in ``left_out``.

@@ -80,13 +80,13 @@ def _decided(
         np.random.seed(np.random.SeedSequence([seed, *source]).generate_state(4))  # noqa: NPY002 - Quantus draws there
         return noisy_linear_imputation(arr=arr, indices=indices, **settings)
 
-    metric = ROAD(
+    metric: Any = ROAD(
         percentages=list(percentages), perturb_func=filled_in, normalise=False, disable_warnings=True,
         display_progressbar=False,
     )  # fmt: skip
     # Quantus broadcasts a map over channels and then takes an index into all of them for a position, which fails for
     # more than one channel. So the map is given in the first channel, and the others rank below everything.
-    metric.a_size = maps[0].numel()  # type: ignore[assignment]
+    metric.a_size = maps[0].numel()
     ranked = torch.full(images.shape, -torch.inf, dtype=torch.float64)
     ranked[:, 0] = maps.detach().double().cpu()
     wrapped = PyTorchModel(_AsModule(model, images), channel_first=True, softmax=False)

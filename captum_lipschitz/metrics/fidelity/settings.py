@@ -14,7 +14,8 @@ class FidelitySettings:
     """Sizes and counts of ``explanation_fidelity``; the defaults are those of standard effort.
 
     An explanation is called once for itself, ``sensitivity_samples`` and ``stability_draws`` times on changed images,
-    and once on a randomised model: seven times per image as it stands. All else costs forward passes of the model.
+    and once on a randomised model: six times per image as it stands. All else costs forward passes of the model, some
+    60 per image, half of which ``RememberedModel`` shares between methods.
 
     Attributes:
         steps: of the insertion and deletion curves, each of two forward passes.
@@ -43,7 +44,7 @@ class FidelitySettings:
     objective: str = "logit"
     sensitivity_samples: int = 3
     sensitivity_radius: float = 0.02
-    stability_draws: int = 2
+    stability_draws: int = 1
     stability_radius: float = 1 / 510
     rho: float = 0.1
     road_percentages: tuple[float, ...] = (10, 30, 50, 70, 90)

@@ -18,7 +18,7 @@ def stability(
     images: Tensor,
     targets: Tensor,
     *,
-    draws: int = 2,
+    draws: int = 1,
     radius: float = 1 / 510,
     magnitude: bool = True,
     bounds: Bounds | tuple[float, float] | None = None,

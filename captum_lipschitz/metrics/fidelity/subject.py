@@ -29,7 +29,7 @@ class Subject:
 
     Attributes:
         model: that is explained.
-        outputs: the same, perhaps remembered, where only its logits count.
+        outputs: the same, perhaps remembered, for changed images that other methods are measured on too.
         make: the method.
         explain: the method for the model.
         images: (N, ...).
@@ -86,7 +86,7 @@ class Subject:
 
     def _curves(self) -> tuple[Tensor, Tensor]:
         curves = insertion_deletion(
-            self.outputs, self.images, self.targets, self.maps, steps=self.settings.steps, baseline=self.baseline
+            self.model, self.images, self.targets, self.maps, steps=self.settings.steps, baseline=self.baseline
         )
         return curves.insertion_area, curves.deletion_area
 
@@ -120,7 +120,7 @@ class Subject:
 
     def _behaviour(self) -> tuple[Tensor, Tensor]:
         moved = behaviour(
-            self.outputs,
+            self.model,
             self.images,
             self.targets,
             self.attributions,
@@ -148,7 +148,7 @@ class Subject:
     def _road(self) -> tuple[Tensor]:
         percentages = self.settings.road_percentages
         return (
-            road(self.outputs, self.images, self.targets, self.maps, percentages=percentages, generator=self.generator),
+            road(self.model, self.images, self.targets, self.maps, percentages=percentages, generator=self.generator),
         )
 
     def _randomisation(self) -> tuple[Tensor]:

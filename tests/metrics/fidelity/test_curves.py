@@ -37,6 +37,7 @@ def test_a_map_that_is_right_or_wrong_about_the_half_that_the_model_sees() -> No
     assert bool((right.deletion_area < wrong.deletion_area).all())
 
 
+@torch.no_grad()
 def obvious(model: torch.nn.Module, image: Tensor, order: Tensor, nothing: Tensor, steps: int) -> list[list[float]]:
     """Position by position, image by image; no two values of the map are equal."""
     ranked = order.flatten().argsort(descending=True)

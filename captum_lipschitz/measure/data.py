@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.measure.arrays import ArrayData
 from captum_lipschitz.measure.folder import FolderData
 from captum_lipschitz.measure.settings import AraSettings
+
+_STARTING_IMAGES = 64
 
 
 class ImageData(Protocol):
@@ -71,3 +74,22 @@ def open_data(settings: AraSettings, *, several_labels: bool = False) -> ImageDa
         if getattr(settings, option) is not None:
             raise InvalidInputError(f"{option}: expected with a folder of images only, got an .npz file")
     return ArrayData(path, limit=settings.limit, several_labels=several_labels)
+
+
+def check_folder_classes(data: ImageData, settings: AraSettings, classes: int) -> None:
+    """Raise ``InvalidInputError`` where folders were numbered in sorted order and are not as many as the classes."""
+    if data.folder_classes is not None and data.folder_classes != classes:
+        raise InvalidInputError(
+            f"class_index: expected one, as {settings.data} has {data.folder_classes} class folders and the model "
+            f"{classes} classes: the folders' order does not tell their classes"
+        )
+
+
+def starting_images(data: ImageData) -> Tensor:
+    """Images spread evenly over the data: of a folder sorted by class, the first ones are all of one."""
+    total = len(data.labels)
+    count = min(_STARTING_IMAGES, total)
+    chosen = [k * total // count for k in range(count)]
+    for i in chosen:
+        data.check(i, i + 1)
+    return torch.cat([data.images(i, i + 1) for i in chosen])

@@ -13,9 +13,9 @@ from captum_lipschitz._typing import Model
 from captum_lipschitz.attacks import Attack, MinimumNormAttack
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.geometry import Bounds
-from captum_lipschitz.measure.data import ImageData
+from captum_lipschitz.measure.data import ImageData, check_folder_classes, starting_images
+from captum_lipschitz.measure.fingerprints import identity_of
 from captum_lipschitz.measure.models import load_model
-from captum_lipschitz.measure.run import check_folder_classes, identity_of, starting_images
 from captum_lipschitz.measure.settings import version_of
 from captum_lipschitz.report.heads import Head, as_classes, head_of
 from captum_lipschitz.report.methods import Method, all_methods

@@ -99,7 +99,7 @@ class PreActResNet44(nn.Module):
         """The network of the paper's plainly trained models: ReLU, 10 classes. For tools that take a callable's name.
 
         Example:
-            >>> any(isinstance(module, nn.ReLU) for module in PreActResNet44.with_relu().modules())
+            >>> any(isinstance(module, torch.nn.ReLU) for module in PreActResNet44.with_relu().modules())
             True
         """
         return cls(activation=nn.ReLU)

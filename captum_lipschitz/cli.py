@@ -1,4 +1,4 @@
-"""The command line: ``captum-lipschitz ara``, ``captum-lipschitz demo`` and ``captum-lipschitz plugins``."""
+"""The command line: ``captum-lipschitz ara``, ``audit``, ``demo`` and ``plugins``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from captum_lipschitz import __version__
 from captum_lipschitz.cli_ara import add_ara
+from captum_lipschitz.cli_audit import add_audit
 from captum_lipschitz.errors import CaptumLipschitzError
 from captum_lipschitz.plugin import PluginRecord, plugins
 
@@ -40,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_ara(commands)
+    add_audit(commands)
     _add_demo(commands)
     _add_plugins(commands)
     return parser

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
+from captum_lipschitz.cli_shared import add_place, add_preparation, add_subject, options_of
 from captum_lipschitz.errors import CaptumLipschitzError
 
 _DESCRIPTION = """\
@@ -18,44 +18,11 @@ OUTPUT/chunks: the same command again goes on from there, and ends with the same
 def add_ara(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser's."""
     ara = commands.add_parser("ara", help="measure a model's Accuracy-Robustness Area", description=_DESCRIPTION)
-    what = ara.add_argument_group("what is measured")
-    what.add_argument(
-        "--model", required=True, help="torchvision:NAME, or package.module:callable that makes a module or function"
-    )
-    what.add_argument(
-        "--weights", type=Path, help="safetensors, or a state dict saved by torch; required for torchvision's models"
-    )
-    what.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        help="folder of class folders of images, or .npz file with arrays images and labels (or test_images and "
-        "test_labels, or x and y)",
-    )
-    what.add_argument(
-        "--class-index", type=Path, help="JSON: class folder to class; without it folders are numbered in sorted order"
-    )
-    what.add_argument(
-        "--limit", type=int, help="number of images: spread evenly over a folder's classes, the first ones of an array"
-    )
-    _add_preparation(ara)
+    add_subject(ara)
+    add_preparation(ara)
     _add_attack(ara)
     _add_work(ara)
     ara.set_defaults(run=_ara, refuse=ara.error)
-
-
-def _add_preparation(ara: argparse.ArgumentParser) -> None:
-    group = ara.add_argument_group("how images are prepared")
-    group.add_argument("--resize", type=int, metavar="PIXELS", help="bring each image's short side to this length")
-    group.add_argument("--crop", type=int, metavar="PIXELS", help="then cut this square from the centre")
-    group.add_argument(
-        "--mean",
-        type=float,
-        nargs="+",
-        metavar="M",
-        help="per channel, subtracted inside the model, in units of [0, 1]",
-    )
-    group.add_argument("--std", type=float, nargs="+", metavar="S", help="per channel, then divided by")
 
 
 def _add_attack(ara: argparse.ArgumentParser) -> None:
@@ -79,15 +46,13 @@ def _add_attack(ara: argparse.ArgumentParser) -> None:
 
 def _add_work(ara: argparse.ArgumentParser) -> None:
     group = ara.add_argument_group("how the work is done")
-    group.add_argument("--output", type=Path, required=True, help="folder for chunks and results")
     group.add_argument(
         "--doubts",
         choices=("quick", "full", "off"),
         default="quick",
         help="how closely to look for reasons to distrust the figure (default: %(default)s)",
     )
-    group.add_argument("--restart", action="store_true", help="throw away what an earlier run left there")
-    group.add_argument("--device", default="auto", help="of torch (default: a GPU where there is one)")
+    add_place(group)
     group.add_argument(
         "--chunk-size",
         "--batch-size",
@@ -114,10 +79,8 @@ def _ara(parsed: argparse.Namespace) -> int:
     from captum_lipschitz.measure import AraSettings, run_ara
     from captum_lipschitz.measure.attacks import make_attack
 
-    options = {name: value for name, value in vars(parsed).items() if name not in ("run", "refuse")}
-    lists = {name: tuple(value) for name, value in options.items() if isinstance(value, list)}
     try:
-        settings = AraSettings(**{**options, **lists})
+        settings = AraSettings(**options_of(parsed))
         make_attack(settings)
     except CaptumLipschitzError as error:
         parsed.refuse(str(error))

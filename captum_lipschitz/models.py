@@ -95,6 +95,16 @@ class PreActResNet44(nn.Module):
         return logits.flatten(1)
 
     @classmethod
+    def with_relu(cls) -> PreActResNet44:
+        """The network of the paper's plainly trained models: ReLU, 10 classes. For tools that take a callable's name.
+
+        Example:
+            >>> any(isinstance(module, torch.nn.ReLU) for module in PreActResNet44.with_relu().modules())
+            True
+        """
+        return cls(activation=nn.ReLU)
+
+    @classmethod
     def from_safetensors(cls, path: str | Path, activation: Callable[[], nn.Module] | None = None) -> PreActResNet44:
         """Load a network, in evaluation mode, from a file of the paper's authors or of one's own.
 

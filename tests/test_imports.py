@@ -25,7 +25,7 @@ LAYERS = [
     {"plugin"},
     {"testing"},
     {"report", "demo", "measure"},
-    {"cli", "cli_ara", "__main__"},
+    {"cli", "cli_ara", "cli_audit", "cli_shared", "__main__"},
 ]
 ONLY = {
     "captum": {"attr", "metrics", "report", "testing"},

@@ -6,8 +6,10 @@ import hashlib
 import math
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 import numpy as np
@@ -32,7 +34,8 @@ class ArrayData:
 
     Names: ``images`` and ``labels``; else ``test_images`` and ``test_labels``; else ``x`` and ``y``; else ``x_test``
     and ``y_test``. Images: uint8, divided by 255, or floating, taken as they are; (N, C, H, W), or (N, H, W, C) where
-    the last dimension is 1 or 3 and the second is neither, or (N, H, W), or (N, D). Labels: integers, (N,) or (N, 1).
+    the last dimension is 1 or 3 and the second is neither, or (N, H, W), or (N, D), or volumes (N, C, D, H, W). Labels:
+    integers, (N,) or (N, 1).
 
     Rows are read from the file when asked for, compressed or not; those before them in a compressed array are
     decompressed and dropped. Memory holds what was asked for, and the labels.
@@ -40,20 +43,22 @@ class ArrayData:
     Args:
         path: the file.
         limit: the first so many images; ``None`` for all.
+        several_labels: take labels (N, K) too, of 0, 1 and -1 (unknown), bool or integers.
 
     Raises:
         InvalidInputError, InvalidTypeError: for a file or arrays that cannot be used.
     """
 
     folder_classes = None
+    folder_names: Mapping[int, str] = MappingProxyType({})
 
-    def __init__(self, path: Path, *, limit: int | None = None) -> None:
+    def __init__(self, path: Path, *, limit: int | None = None, several_labels: bool = False) -> None:
         self._path = path
         try:
             self._archive = zipfile.ZipFile(path)
             images, labels = self._members()
             self._header = _read_header(self._archive, images)
-            self.labels = _checked_labels(self._archive, labels)
+            self.labels = _checked_labels(self._archive, labels, several=several_labels)
         except (zipfile.BadZipFile, OSError, EOFError) as error:
             raise InvalidInputError(f"data: {path} cannot be read as .npz ({error})") from error
         self._images = images
@@ -108,7 +113,7 @@ class ArrayData:
         shape, dtype = self._header.shape, self._header.dtype
         if dtype != np.uint8 and not np.issubdtype(dtype, np.floating):
             raise InvalidTypeError(f"data: expected images of type uint8 or floating, got {dtype} in {self._path}")
-        if not 2 <= len(shape) <= 4 or 0 in shape:
+        if not 2 <= len(shape) <= 5 or 0 in shape:
             raise InvalidInputError(f"data: expected images (N, C, H, W) in {self._path}, got {shape}")
         if len(self.labels) != shape[0]:
             raise InvalidInputError(f"data: expected as many labels as images, {shape[0]}, got {len(self.labels)}")
@@ -132,15 +137,16 @@ def _read_header(archive: zipfile.ZipFile, member: str) -> _Header:
         return _Header(shape, dtype, file.tell())
 
 
-def _checked_labels(archive: zipfile.ZipFile, member: str) -> Tensor:
+def _checked_labels(archive: zipfile.ZipFile, member: str, *, several: bool) -> Tensor:
     header = _read_header(archive, member)
-    if not np.issubdtype(header.dtype, np.integer):
+    several = several and len(header.shape) == 2 and header.shape[1] > 1
+    if not np.issubdtype(header.dtype, np.integer) and not (several and header.dtype == np.bool_):
         raise InvalidTypeError(f"data: expected integer classes in {member}, got {header.dtype}")
-    if header.shape[1:] not in ((), (1,)):
+    if header.shape[1:] not in ((), (1,)) and not several:
         raise InvalidInputError(f"data: expected one class per image in {member}, shape (N,), got {header.shape}")
     with archive.open(member) as file:
         labels = np.lib.format.read_array(file, allow_pickle=False)
-    return torch.from_numpy(labels.astype(np.int64).reshape(-1))
+    return torch.from_numpy(labels.astype(np.int64).reshape(labels.shape if several else -1))
 
 
 def _as_floats(rows: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,13 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_lipschitz._files import create_whole, remove_leftovers, write_whole
-from captum_lipschitz.errors import InvalidInputError
-from captum_lipschitz.measure.files import as_json
-from captum_lipschitz.measure.settings import differences, fingerprint
+from captum_lipschitz._files import write_whole
+from captum_lipschitz.measure.claim import ClaimedFolder
 from captum_lipschitz.metrics.measurement import Part
 
-_SETTINGS = "settings.json"
 _DTYPES = {"float64": torch.float64, "float32": torch.float32, "int64": torch.int64, "bool": torch.bool}
 
 
@@ -42,7 +38,7 @@ def spans(images: int, chunk_size: int) -> list[tuple[int, int]]:
     return [(start, min(start + chunk_size, images)) for start in range(0, images, chunk_size)]
 
 
-class ChunkStore:
+class ChunkStore(ClaimedFolder):
     """The chunks under ``folder``, of one identity.
 
     Several processes, and even several runs, may use a folder at once without a lock: a chunk's file is moved into its
@@ -55,56 +51,14 @@ class ChunkStore:
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
-        self._folder = folder
-        self._chunks = folder / "chunks"
-        self._identity = dict(identity)
-        self._fingerprint = fingerprint(identity)
-
-    def clear(self) -> None:
-        """Throw away every chunk, and whose they were."""
-        (self._folder / _SETTINGS).unlink(missing_ok=True)
-        shutil.rmtree(self._chunks, ignore_errors=True)
-
-    def claim(self) -> None:
-        """Make the folder this identity's, or find that it is already.
-
-        Raises:
-            InvalidInputError: it is another's; the message names what differs. Or it cannot be written to.
-        """
-        try:
-            self._chunks.mkdir(parents=True, exist_ok=True)
-            for folder in (self._folder, self._chunks):
-                remove_leftovers(folder)
-            created = create_whole(self._folder / _SETTINGS, as_json(self._identity))
-        except OSError as error:
-            raise InvalidInputError(
-                f"output: expected a folder that can be written to, got {self._folder} ({error})"
-            ) from error
-        if not created:
-            self.check()
-
-    def check(self) -> None:
-        """Raise ``InvalidInputError`` unless the folder is this identity's."""
-        path = self._folder / _SETTINGS
-        try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InvalidInputError(
-                f"output: {path} cannot be read ({error}); --restart begins anew in this folder"
-            ) from error
-        changed = differences(earlier, self._identity)
-        if changed:
-            raise InvalidInputError(
-                f"output: {self._folder} holds a run with other settings: {'; '.join(changed)}. Take another folder, "
-                "or --restart to throw its chunks away"
-            )
+        super().__init__(folder, identity, finished="chunks")
 
     def load(self, index: int, size: int) -> Chunk | None:
         """The chunk ``index`` of ``size`` images, or ``None`` where it is not there whole."""
         try:
             content = json.loads(self._path(index).read_text(encoding="utf-8"))
             checksum = content.pop("checksum")
-            if checksum != _checksum(content) or content["identity"] != self._fingerprint or content["index"] != index:
+            if checksum != _checksum(content) or content["identity"] != self.fingerprint or content["index"] != index:
                 return None
             chunk = Chunk(_as_part(content["part"]), float(content["seconds"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -120,13 +74,13 @@ class ChunkStore:
         """
         self.check()
         content = {
-            "index": index, "identity": self._fingerprint, "seconds": chunk.seconds, "part": _as_plain(chunk.part)
+            "index": index, "identity": self.fingerprint, "seconds": chunk.seconds, "part": _as_plain(chunk.part)
         }  # fmt: skip
         text = json.dumps({**content, "checksum": _checksum(content)}, allow_nan=False)
         write_whole(self._path(index), text.encode() + b"\n")
 
     def _path(self, index: int) -> Path:
-        return self._chunks / f"{index:06d}.json"
+        return self.finished / f"{index:06d}.json"
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

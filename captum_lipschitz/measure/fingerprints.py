@@ -7,13 +7,28 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from captum_lipschitz._model import no_trace
 from captum_lipschitz._typing import Model
+from captum_lipschitz.measure.data import ImageData
 from captum_lipschitz.measure.models import TORCHVISION, Normalised, named_object
+
+_ANSWERS = 4  # images whose outputs tell one function from another
+
+
+def identity_of(spec: str, model: Model, data: ImageData, device: torch.device) -> dict[str, Any]:
+    """What a model and images are, wherever they lie: fingerprints, JSON's types."""
+    return {
+        "weights": model_hash(model),
+        "answers": answers_hash(model, data.images(0, min(_ANSWERS, len(data.labels))).to(device)),
+        "source": source_hash(spec, model),
+        "data": data.identity,
+        "images": len(data.labels),
+    }
 
 
 def model_hash(model: Model) -> str:

@@ -63,6 +63,7 @@ class FolderData:
         self._paths = [path for path, _ in listed]
         self.labels = torch.tensor([label for _, label in listed])
         self.folder_classes = len(folders) if class_index is None else None
+        self.folder_names = {number: folder for folder, number in classes.items()}
         self._shape: tuple[int, int] | None = None
 
     @property

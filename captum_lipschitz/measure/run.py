@@ -18,8 +18,8 @@ from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.geometry import Bounds, as_norm
 from captum_lipschitz.measure.attacks import attack_versions, make_attack
 from captum_lipschitz.measure.chunks import Chunk, ChunkStore, spans
-from captum_lipschitz.measure.data import ImageData, open_data
-from captum_lipschitz.measure.fingerprints import answers_hash, model_hash, source_hash
+from captum_lipschitz.measure.data import ImageData, check_folder_classes, open_data, starting_images
+from captum_lipschitz.measure.fingerprints import identity_of
 from captum_lipschitz.measure.machine import described, pick_device, repeatable
 from captum_lipschitz.measure.models import load_model
 from captum_lipschitz.measure.outputs import remove_results, write_results
@@ -32,8 +32,6 @@ from captum_lipschitz.metrics.doubts import Doubt
 from captum_lipschitz.metrics.masking import find_doubts
 from captum_lipschitz.metrics.measurement import Measurement
 
-_STARTING_IMAGES = 64
-_ANSWERS = 4  # images whose outputs tell one function from another
 _PACKAGES = ("captum-lipschitz", "torch", "torchvision", "pillow")
 
 
@@ -115,7 +113,7 @@ def _measurement(settings: AraSettings, data: ImageData, device: torch.device) -
     if isinstance(attack, Attack):
         norm, bounds = attack.norm, attack.bounds
         # The same images for every chunk and process: an answer may depend on them.
-        attack = attack.starting_from(_starting_images(data).to(device))
+        attack = attack.starting_from(starting_images(data).to(device))
     model = load_model(
         settings.model, weights=settings.weights, mean=settings.mean, std=settings.std, device=device
     )  # fmt: skip
@@ -129,22 +127,8 @@ def _measurement(settings: AraSettings, data: ImageData, device: torch.device) -
     )
     classes = _number_of_classes(model, data.images(0, 1).to(device))
     check_labels(data.labels, len(data.labels), classes, name="data: labels")
-    if data.folder_classes is not None and data.folder_classes != classes:
-        raise InvalidInputError(
-            f"class_index: expected one, as {settings.data} has {data.folder_classes} class folders and the model "
-            f"{classes} classes: the folders' order does not tell their classes"
-        )
+    check_folder_classes(data, settings, classes)
     return measurement, classes
-
-
-def _starting_images(data: ImageData) -> Tensor:
-    """Images spread evenly over the data: of a folder sorted by class, the first ones are all of one."""
-    total = len(data.labels)
-    count = min(_STARTING_IMAGES, total)
-    chosen = [k * total // count for k in range(count)]
-    for i in chosen:
-        data.check(i, i + 1)
-    return torch.cat([data.images(i, i + 1) for i in chosen])
 
 
 def _number_of_classes(model: Model, image: Tensor) -> int:
@@ -163,11 +147,7 @@ def _identity(settings: AraSettings, data: ImageData, measurement: Measurement) 
     device = measurement.device or torch.device("cpu")
     return {
         **settings.identity(),
-        "weights": model_hash(measurement.model),
-        "answers": answers_hash(measurement.model, data.images(0, min(_ANSWERS, len(data.labels))).to(device)),
-        "source": source_hash(settings.model, measurement.model),
-        "data": data.identity,
-        "images": len(data.labels),
+        **identity_of(settings.model, measurement.model, data, device),
         "device": device.type,
         "threads": settings.threads if device.type == "cpu" else None,
         "versions": {name: version_of(name) for name in _PACKAGES} | attack_versions(settings.attack),

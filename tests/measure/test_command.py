@@ -185,7 +185,7 @@ def test_an_attack_gets_images_of_all_the_data_to_start_from(
     work: Path, ara: Ara, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     seen = []
-    monkeypatch.setattr("captum_lipschitz.measure.run._STARTING_IMAGES", most)
+    monkeypatch.setattr("captum_lipschitz.measure.data._STARTING_IMAGES", most)
 
     class Starting(MinimumNormAttack):
         def starting_from(self, images: torch.Tensor) -> Starting:

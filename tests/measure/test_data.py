@@ -240,3 +240,17 @@ def test_the_real_folder(data_folder: Path) -> None:
     assert data.images(0, 4).shape == (4, 3, 227, 227)
     index = read_class_index(root / "classes.json")
     assert data.labels.tolist() == [index[Path(data.name(i)).parts[0]] for i in range(4)]
+
+
+def test_several_labels_and_volumes_are_taken_where_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "several.npz"
+    labels = np.array([[True, False], [False, True]])
+    np.savez(path, images=np.zeros((2, 1, 3, 4, 5), np.float32), labels=labels)
+    with pytest.raises(InvalidTypeError, match="expected integer classes"):
+        ArrayData(path)
+    data = ArrayData(path, several_labels=True)
+    assert data.labels.tolist() == [[1, 0], [0, 1]]
+    assert data.images(0, 2).shape == (2, 1, 3, 4, 5)
+    np.savez(path, images=np.zeros((2, 4), np.float32), labels=labels.astype(int))
+    with pytest.raises(InvalidInputError, match="one class per image"):
+        ArrayData(path)

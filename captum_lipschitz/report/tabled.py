@@ -1,0 +1,171 @@
+"""Values per method and image as tables: means with intervals, paired differences, and what the sample can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from captum_lipschitz.metrics.estimates import estimate, paired_difference
+from captum_lipschitz.report.content import Cell, Measure, Table
+from captum_lipschitz.report.methods import TITLES
+
+Values = Mapping[str, Mapping[str, Tensor]]
+"""By name of the method, then by key of the measure: one value per image, (N,), NaN where there is none."""
+
+INVALIDATION: tuple[Measure, ...] = (
+    Measure(
+        key="rank_correlation",
+        title="Same map after the attack",
+        text="Rank correlation of the label's map before the attack with the label's map after it, -1 to 1.",
+        better=None,
+    ),
+    Measure(
+        key="top_overlap",
+        title="Same top tenth",
+        text="Share of the tenth of positions ranked highest that is still among it after the attack, 0 to 1.",
+        better=None,
+    ),
+    Measure(
+        key="structural",
+        title="Structural similarity",
+        text="SSIM of the label's map before and after the attack, -1 to 1.",
+        better=None,
+    ),
+    Measure(
+        key="cosine",
+        title="Cosine",
+        text="Cosine of the angle between the label's map before and after the attack, -1 to 1.",
+        better=None,
+    ),
+    Measure(
+        key="new_class_rank_correlation",
+        title="Map of the new decision",
+        text="Rank correlation of the label's map before with the new decision's map after the attack, -1 to 1: near 1 "
+        "where the method gives both decisions the same reasons.",
+        better="lower",
+    ),
+    Measure(
+        key="outside",
+        title="Change outside",
+        text="Share of the attack's energy outside the fifth of the image that the map calls important, 0 to 1.",
+        better="lower",
+    ),
+    Measure(
+        key="outside_minus_at_random",
+        title="Beyond chance",
+        text="That share minus what a region of the same size drawn at random leaves outside: above 0 where the attack "
+        "avoids what the map calls important.",
+        better="lower",
+    ),
+    Measure(
+        key="placements_as_good",
+        title="Placements as good",
+        text="Share of all places to which the region could be moved that hold as much of the attack's energy: about a "
+        "half for a map that knows nothing, near 0 for one that knows where the energy is.",
+        better="lower",
+    ),
+    Measure(
+        key="succeeds_within",
+        title="Success within",
+        text="Share of the images on which an attack confined to the important region still changes the decision.",
+        better="higher",
+    ),
+    Measure(
+        key="succeeds_outside",
+        title="Success outside",
+        text="Share of the images on which an attack confined to the rest still changes the decision.",
+        better="lower",
+    ),
+    Measure(
+        key="strength_within",
+        title="Strength within",
+        text="Size of the free attack over that of one confined to the important region: 1 where confining costs "
+        "nothing, 0 where nothing was found.",
+        better="higher",
+    ),
+    Measure(
+        key="strength_outside",
+        title="Strength outside",
+        text="The same for the attack confined to the rest of the image.",
+        better="lower",
+    ),
+    Measure(
+        key="within_minus_outside",
+        title="Within minus outside",
+        text="Difference of the two strengths: below 0 where the rest of the image is the better place to attack.",
+        better="higher",
+    ),
+)
+"""The columns of the table on claim 2, in its order."""
+
+_DERIVED = {
+    "outside_minus_at_random": ("outside", "at_random"),
+    "within_minus_outside": ("strength_within", "strength_outside"),
+}
+
+
+def with_derived(values: Values) -> dict[str, dict[str, Tensor]]:
+    """The values of ``InvalidationResult`` with the differences that the table shows."""
+    return {
+        method: {**found, **{key: found[a] - found[b] for key, (a, b) in _DERIVED.items() if {a, b} <= set(found)}}
+        for method, found in values.items()
+    }
+
+
+def table(values: Values, measures: tuple[Measure, ...], *, title: str, text: str, compared_with: str) -> Table | None:
+    """Values as a table; a measure that no method has a value of has no column.
+
+    Args:
+        values: see ``Values``.
+        measures: its columns, as far as there are values.
+        title: of the table.
+        text: what it shows.
+        compared_with: name of the method that the others are compared with, where it is there.
+
+    Returns:
+        The table; ``None`` where there is nothing to show.
+
+    Example:
+        >>> import torch
+        >>> found = {"saliency": {"outside": torch.linspace(0.5, 1, 16)}, "random": {"outside": torch.ones(16)}}
+        >>> shown = table(found, INVALIDATION, title="t", text="", compared_with="random")
+        >>> shown.rows["Saliency"]["outside"].verdict, shown.rows["Random map"]["outside"].verdict
+        ('below', None)
+    """
+    shown = tuple(m for m in measures if any(_known(found.get(m.key)) for found in values.values()))
+    if not shown:
+        return None
+    compared = values.get(compared_with)
+    rows = {
+        TITLES[method]: {
+            measure.key: cell(
+                found[measure.key], None if method == compared_with else (compared or {}).get(measure.key)
+            )
+            for measure in shown
+            if _known(found.get(measure.key))
+        }
+        for method, found in values.items()
+    }
+    return Table(
+        title=title,
+        text=text,
+        measures=shown,
+        rows=rows,
+        compared_with=None if compared is None else TITLES[compared_with],
+    )
+
+
+def cell(values: Tensor, compared: Tensor | None) -> Cell:
+    """One method's figure beside the values, on the same images, that it is compared with."""
+    difference = None if compared is None else paired_difference(values, compared)
+    return Cell(
+        value=estimate(values),
+        difference=difference,
+        verdict=None if difference is None else difference.compared_with(0.0),
+        values=tuple(values.double().tolist()),
+    )
+
+
+def _known(values: Tensor | None) -> bool:
+    return values is not None and not bool(values.isnan().all())

@@ -1,0 +1,150 @@
+"""What is said of the claims: constructed figures whose answer is known, on either side and on neither."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from captum_lipschitz.metrics.estimates import estimate
+from captum_lipschitz.report.content import Finding
+from captum_lipschitz.report.findings import fidelity_findings, invalidation_findings, support_of
+from captum_lipschitz.report.tabled import INVALIDATION, table, with_derived
+from captum_lipschitz.report.worded import number, share
+
+IMAGES = 16
+NOISE = torch.linspace(-0.01, 0.01, IMAGES, dtype=torch.float64)
+
+
+def _around(value: float) -> Tensor:
+    return value + NOISE
+
+
+def _attacked(**values: float) -> dict[str, Tensor]:
+    usual = {
+        "rank_correlation": 0.9, "top_overlap": 0.8, "structural": 0.8, "cosine": 0.9,
+        "new_class_rank_correlation": 0.9, "outside": 0.9, "at_random": 0.8, "at_centre": 0.8,
+        "placements_as_good": 0.5, "strength_within": 0.4, "strength_outside": 0.9,
+        "succeeds_within": 1.0, "succeeds_outside": 1.0,
+    }  # fmt: skip
+    return {name: _around(value) for name, value in {**usual, **values}.items()}
+
+
+def _of(findings: tuple[Finding, ...], words: str) -> Finding:
+    (found,) = [finding for finding in findings if words in finding.claim]
+    return found
+
+
+def test_invalidated_explanations_are_called_so() -> None:
+    findings = invalidation_findings(with_derived({"saliency": _attacked(), "random": _attacked()}))
+    assert [finding.support for finding in findings] == ["supported"] * 4  # none about the random map
+    assert "0.9 [0.8" in _of(findings, "leave the map of Saliency").text
+    assert "90% [90%, 90%] of" in _of(findings, "outside the region that Saliency").text
+    assert _of(findings, "calls unimportant").figures["within minus outside"].mean == pytest.approx(-0.5)
+
+
+def test_what_does_not_hold_is_said_as_clearly() -> None:
+    values = _attacked(rank_correlation=0.1, outside=0.4, succeeds_outside=0.1, strength_within=0.95)
+    findings = invalidation_findings(with_derived({"grad_cam": values}))
+    assert [finding.support for finding in findings] == ["contradicted"] * 4
+    assert "the map changes with the decision" in _of(findings, "leave the map of Grad-CAM").text
+    assert "more of the attacks' changes than chance" in _of(findings, "outside the region").text
+
+
+def test_what_points_both_ways_is_undecided() -> None:
+    findings = invalidation_findings(with_derived({"saliency": _attacked(), "lime": _attacked(rank_correlation=0.1)}))
+    assert findings[0].support == "undecided"
+    assert "5 supported by the figures and 1 contradicted" in findings[0].text
+    assert "They point both ways" in findings[0].text
+
+
+@pytest.mark.parametrize(("images", "said"), [(7, "7 images with a figure, fewer than 8, are too few"), (16, "cannot")])
+def test_a_sample_that_cannot_tell_says_so(images: int, said: str) -> None:
+    values = _attacked()
+    values["rank_correlation"] = torch.linspace(0, 1, IMAGES, dtype=torch.float64)
+    values = {name: known.where(torch.arange(IMAGES) < images, torch.nan) for name, known in values.items()}
+    found = _of(invalidation_findings(with_derived({"saliency": values})), "leave the map")
+    assert found.support == "undecided"
+    assert said in found.text
+
+
+def test_confined_attacks_that_were_left_out_are_not_judged() -> None:
+    nothing = dict.fromkeys(("strength_within", "strength_outside", "succeeds_within", "succeeds_outside"), math.nan)
+    found = _of(invalidation_findings(with_derived({"saliency": _attacked(**nothing)})), "calls unimportant")
+    assert (found.support, found.figures) == ("undecided", {})
+    assert "Not looked at" in found.text
+
+
+def _faithful(better: float) -> dict[str, dict[str, Tensor]]:
+    """Adversarial explanations better than two others by so much, whichever way a measure goes."""
+    ours = {"insertion": _around(0.5 + better), "deletion": _around(0.5 - better)}
+    return {"adversarial": ours, "saliency": {"insertion": _around(0.5), "deletion": _around(0.5)},
+            "random": {"insertion": _around(0.5), "deletion": _around(0.5)}}  # fmt: skip
+
+
+@pytest.mark.parametrize(("better", "support"), [(0.2, "supported"), (-0.2, "contradicted"), (0.0, "undecided")])
+def test_more_faithful_whichever_way_a_measure_goes(better: float, support: str) -> None:
+    findings = fidelity_findings(_faithful(better))
+    assert [finding.support for finding in findings] == [support] * 5  # the claim, two methods, two measures
+    advantage = _of(findings, "than Saliency").figures["advantage by Deletion"]
+    assert advantage.mean == pytest.approx(better)
+
+
+def test_measures_and_methods_are_named_on_their_side() -> None:
+    values = _faithful(0.2)
+    values["saliency"]["deletion"] = _around(0.0)
+    findings = fidelity_findings(values)
+    assert _of(findings, "than Saliency").support == "undecided"
+    assert "more faithful by Insertion. They are less faithful by Deletion." in _of(findings, "than Saliency").text
+    by_deletion = _of(findings, "By Deletion")
+    assert by_deletion.support == "contradicted"
+    assert "more faithful than Random map. They are less faithful than Saliency." in by_deletion.text
+
+
+def test_nothing_is_claimed_without_adversarial_explanations() -> None:
+    values = _faithful(0.2)
+    del values["adversarial"]
+    assert fidelity_findings(values) == ()
+    assert invalidation_findings({}) == ()
+
+
+@given(st.lists(st.floats(-1, 1, width=32), min_size=8, max_size=24))
+def test_support_and_contradiction_swap_with_the_sign(values: list[float]) -> None:
+    known = torch.tensor(values, dtype=torch.float64)
+    one, other = (support_of(estimate(part).compared_with(0.0), "above") for part in (known, -known))
+    assert {one, other} in ({"supported", "contradicted"}, {"undecided"})
+
+
+def test_tables_compare_image_by_image() -> None:
+    spread = torch.linspace(0, 1, IMAGES, dtype=torch.float64)
+    values = with_derived({"adversarial": _attacked(), "saliency": _attacked()})
+    values["adversarial"]["cosine"], values["saliency"]["cosine"] = spread, spread + 0.1
+    shown = table(values, INVALIDATION, title="t", text="", compared_with="adversarial")
+    assert shown is not None
+    cell = shown.rows["Saliency"]["cosine"]
+    assert (cell.verdict, cell.values) == ("above", tuple((spread + 0.1).tolist()))
+    assert cell.difference is not None
+    assert cell.difference.mean == pytest.approx(0.1)
+    assert shown.rows["Adversarial explanation"]["cosine"].difference is None
+
+
+def test_measures_and_methods_without_a_value_have_no_cell() -> None:
+    values = with_derived(
+        {"saliency": _attacked(cosine=math.nan), "lime": _attacked(cosine=math.nan, outside=math.nan)}
+    )
+    shown = table(values, INVALIDATION, title="t", text="", compared_with="adversarial")
+    assert shown is not None
+    assert "cosine" not in [measure.key for measure in shown.measures]
+    assert "outside" in shown.rows["Saliency"]
+    assert "outside" not in shown.rows["LIME"]
+    assert shown.compared_with is None
+    assert table({}, INVALIDATION, title="t", text="", compared_with="adversarial") is None
+
+
+def test_figures_in_words() -> None:
+    assert number(estimate(torch.full((3,), math.nan))) == "unknown"
+    assert share(estimate(torch.tensor([True]))) == "100% (1 image, too few for an interval)"

@@ -106,6 +106,10 @@ class _Subject:
         return self._array(maps.where(rowwise(self._known, maps), self._maps))  # Quantus refuses empty maps
 
     def _array(self, maps: Tensor) -> Any:
-        """With channels, as the images have them: equal ones, which leaves the correlation of ranks as it is."""
+        """With channels, as the images have them, and from 0 up, as Quantus refuses maps that are negative throughout.
+
+        Neither changes the correlation of ranks.
+        """
+        maps = maps - rowwise(maps.flatten(1).amin(1), maps)
         maps = maps if maps.dim() == 2 else maps[:, None]
         return maps.detach().double().expand_as(self._images).cpu().numpy()

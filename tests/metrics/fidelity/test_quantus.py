@@ -91,6 +91,14 @@ def test_it_is_the_correlation_with_the_map_of_a_reset_copy(magnitude: bool) -> 
 
 
 @needs_quantus
+def test_maps_that_are_negative_throughout_are_maps() -> None:
+    model, (images, targets) = build_convolutional(0), build_batch(1, 4)
+    make = makes(always(-1 - torch.rand(2, 5, 5, dtype=torch.float64)))
+    found = parameter_randomisation(model, images, targets, make=make, magnitude=False)
+    assert found.tolist() == pytest.approx([1.0] * 4)
+
+
+@needs_quantus
 def test_maps_that_rank_nothing_have_no_correlation() -> None:
     model, (images, targets) = build_convolutional(0), build_batch(1, 3)
     nothing = torch.ones(2, 5, 5, dtype=torch.float64)

@@ -117,7 +117,9 @@ def test_a_file_that_is_cut_off_or_no_image_is_named(tmp_path: Path) -> None:
     whole = Path(_saved(Image.new("RGB", (64, 64), "red"), tmp_path / "red.JPEG")).read_bytes()
     for content in (b"", b"no image", whole[: len(whole) // 2]):
         (tmp_path / "bad.JPEG").write_bytes(content)
-        with pytest.raises(InvalidInputError, match=r"data: .*bad\.JPEG cannot be decoded .*; mend it or take it out"):
+        with pytest.raises(
+            InvalidInputError, match=r"data: .*bad\.JPEG cannot be decoded .*; put a whole one in its place"
+        ):
             decoded(str(tmp_path / "bad.JPEG"))
 
 

@@ -182,8 +182,8 @@ def decoded(path: str) -> Tensor:
             pixels: Tensor = pil_to_tensor(image if image.mode == "RGB" else image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InvalidInputError(
-            f"data: {path} cannot be decoded ({error}); replace it in its place, as a run that was begun goes on "
-            "with no other files"
+            f"data: {path} cannot be decoded ({error}); put a whole one in its place (a run that was begun goes "
+            "on with the same files only)"
         ) from error
     return pixels
 

@@ -63,40 +63,27 @@ def measurement(subject: Subject, attack: AnyAttack | None = None) -> Measuremen
     )
 
 
-def attacked(subject: Subject, chunk: Chunk) -> Step:
-    """The attack on each image, kept as a change (float64: exact), so that no pixel of an image is."""
+def attacked(subject: Subject, chunk: Chunk) -> tuple[Step, AttackResult]:
+    """The attack on each image: what is kept, and what is not, for an image could be had from its change."""
     images = chunk.images
     result = subject.attack(subject.model, images, chunk.labels)
     part = measurement(subject, _Given(result)).run(images, chunk.labels, start=chunk.start)
     with no_trace(subject.model, images), torch.no_grad():
         decisions = subject.model(images).argmax(1)
-    return Step(
+    step = Step(
         values={
-            "perturbations": result.adversarial_inputs.double() - images.double(),
-            "found": result.found,
-            "sizes": result.distances,
             "decisions": decisions,
             **{field.name: getattr(part, field.name) for field in fields(part) if field.name != "num_classes"},
         },
         notes={"num_classes": part.num_classes},
     )
+    return step, result
 
 
 def part_of(step: Step) -> Part:
     """An ``attacked`` step's answers, as an area is made of."""
     values = {field.name: step.values[field.name] for field in fields(Part) if field.name != "num_classes"}
     return Part(**values, num_classes=step.notes["num_classes"])
-
-
-def attack_result(step: Step, images: Tensor) -> AttackResult:
-    """An ``attacked`` step's adversarial images, to the bit."""
-    values = {name: value.to(images.device) for name, value in step.values.items()}
-    return AttackResult(
-        adversarial_inputs=(images.double() + values["perturbations"]).to(images.dtype),
-        distances=values["sizes"],
-        found=values["found"],
-        gradient_evaluations=values["gradient_evaluations"],
-    )
 
 
 def doubts(subject: Subject, distances: Tensor) -> Step:
@@ -113,7 +100,7 @@ def doubts(subject: Subject, distances: Tensor) -> Step:
     return Step(notes={"doubts": [asdict(doubt) for doubt in found]})
 
 
-def invalidated(subject: Subject, chunk: Chunk, method: Method, attack: Step, plan: Plan) -> Step:
+def invalidated(subject: Subject, chunk: Chunk, method: Method, attack: AttackResult, plan: Plan) -> Step:
     """What the attack, and attacks confined by the method's map, do to its explanations."""
     confined = MinimumNormAttack(effort=plan.confined or "fast", bounds=subject.bounds)  # type: ignore[arg-type]
     found = invalidation(
@@ -122,7 +109,7 @@ def invalidated(subject: Subject, chunk: Chunk, method: Method, attack: Step, pl
         chunk.labels,
         explain=method.make(subject.model),
         attack=confined,
-        attacked=attack_result(attack, chunk.images),
+        attacked=attack,
         confined=plan.confined is not None,
     )
     succeeded = {

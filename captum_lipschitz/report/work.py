@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from captum_lipschitz.attacks import AttackResult
 from captum_lipschitz.measure.chunks import spans
 from captum_lipschitz.measure.settings import fingerprint
 from captum_lipschitz.report import steps
@@ -51,6 +52,7 @@ class Work:
         jobs: all of them, in order.
         done: finished ones, by name.
         failed: part and method (or ``""``) that raised, to why; nothing more is tried of these.
+        attack: the last attack's step, and what it found: no file holds that, for images could be had from it.
     """
 
     subject: Subject
@@ -58,6 +60,7 @@ class Work:
     jobs: Sequence[Job]
     done: dict[str, Step] = field(default_factory=dict)
     failed: dict[tuple[str, str], str] = field(default_factory=dict)
+    attack: tuple[str, AttackResult] | None = None
 
     def of(self, part: str, method: str = "") -> list[Step] | None:
         """All steps of a part, in the images' order; ``None`` where it failed or was never asked for."""
@@ -123,13 +126,18 @@ def _done(work: Work, job: Job, settings: AuditSettings) -> Step | None:
 
 
 def _attack(work: Work, job: Job, chunk: Chunk, settings: AuditSettings) -> Step:
-    del job, settings
-    return steps.attacked(work.subject, chunk)
+    del settings
+    step, result = steps.attacked(work.subject, chunk)
+    work.attack = job.name, result
+    return step
 
 
 def _invalidation(work: Work, job: Job, chunk: Chunk, settings: AuditSettings) -> Step:
-    attack = work.done[Job(Kind(job.kind.model, ATTACK, ""), job.start, job.stop).name]
-    return steps.invalidated(work.subject, chunk, work.subject.methods[job.kind.method], attack, settings.plan)
+    name = Job(Kind(job.kind.model, ATTACK, ""), job.start, job.stop).name
+    if work.attack is None or work.attack[0] != name:  # an earlier run's: the same attack again finds the same
+        work.attack = name, steps.attacked(work.subject, chunk)[1]
+        torch.manual_seed(job.start)
+    return steps.invalidated(work.subject, chunk, work.subject.methods[job.kind.method], work.attack[1], settings.plan)
 
 
 def _fidelity(work: Work, job: Job, chunk: Chunk, settings: AuditSettings) -> Step:

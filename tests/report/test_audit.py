@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from captum_lipschitz.errors import InvalidInputError, UnknownNameError
@@ -211,6 +212,24 @@ def test_a_report_without_images_holds_nothing_of_them(run: Run) -> None:
     assert with_images
     assert all(image.original is None and image.name == f"image {image.number}" for image in model.images)
     assert not with_images & set(Path("out/first/steps").glob("pictures-*"))
+
+
+def test_no_step_holds_anything_of_an_images_shape_and_a_resumed_run_says_the_same(run: Run) -> None:
+    whole = run().models[0]
+    kept = {path: path.read_bytes() for path in Path("out/first/steps").glob("*.step")}
+    assert any(path.name.startswith("attack-") for path in kept)
+    for path, content in kept.items():
+        values = safetensors.torch.load(content.partition(b"\n")[2])
+        assert all(value.dim() <= 1 and len(value) == 4 for value in values.values() if value.dim()), path
+    for path in kept:
+        if path.name.startswith("invalidation-saliency"):
+            path.unlink()
+    again = run(images_shown=False).models[0]
+    assert again.invalidation == whole.invalidation
+    for path, content in kept.items():
+        if path.name.startswith("invalidation-saliency"):
+            first, second = (safetensors.torch.load(c.partition(b"\n")[2]) for c in (content, path.read_bytes()))
+            assert all(torch.equal(first[key].nan_to_num(-1), second[key].nan_to_num(-1)) for key in first)
 
 
 def test_nothing_is_left_of_a_run_on_the_machine(run: Run) -> None:

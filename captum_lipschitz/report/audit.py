@@ -21,6 +21,7 @@ from captum_lipschitz.report.steps import as_image
 from captum_lipschitz.report.store import StepStore
 from captum_lipschitz.report.subject import Subject, subject_of
 from captum_lipschitz.report.tabled import INVALIDATION, table, with_derived
+from captum_lipschitz.report.unshown import OUTLINING, forget_images, pictured_methods
 from captum_lipschitz.report.work import ATTACK, DOUBTS, FIDELITY, LABELS, PICTURES, Work, carry_out, jobs_of
 from captum_lipschitz.report.work import INVALIDATION as ATTACKED
 
@@ -62,6 +63,12 @@ def run_audit(settings: AuditSettings, say: Callable[[str], None] = print, *, sh
             Work(subject, _claimed(settings, subject, which), jobs_of(subject, settings, which))
             for which, subject in enumerate(subjects)
         ]
+        if not settings.images:
+            own = {
+                folder: [job.name for work in works[i : i + 1] for job in work.jobs if job.kind.part == PICTURES]
+                for i, folder in enumerate(_STEPS)
+            }
+            forget_images(settings.output, own)
         carry_out(works, settings, show_progress=show_progress)
         audit = _assembled(works, settings, described(device))
     for work in works:
@@ -76,6 +83,8 @@ def _claimed(settings: AuditSettings, subject: Subject, which: int) -> StepStore
     store = StepStore(settings.output / _STEPS[which], subject.identity)
     if settings.restart:
         store.clear()
+        for folder in _STEPS[len(settings.models()) :]:
+            StepStore(settings.output / folder, {}).clear()
         remove_report(settings.output)
     store.claim()
     return store
@@ -169,6 +178,8 @@ def _left_out(work: Work, settings: AuditSettings) -> dict[str, str]:
     """What could not be done, to why: of the model's kind, by a method, or because a step raised."""
     found = {f"{what.capitalize()} table": why for what, why in work.subject.head.left_out.items()}
     found |= {TITLES[name]: why for name, why in work.subject.left_out.items()}
+    unshown = set(work.subject.methods) - set(pictured_methods(work.subject.methods, images=settings.images))
+    found |= {f"{TITLES[name]}, pictures": OUTLINING[name] for name in TITLES if name in unshown}
     for (part, method), why in work.failed.items():
         if method and (part != ATTACKED or (ATTACK, "") not in work.failed):
             found[f"{TITLES[method]}, {_TABLES[part]}"] = why

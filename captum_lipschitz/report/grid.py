@@ -56,7 +56,8 @@ def explained_image(
 
     Maps are drawn over the image in grey; adversarial explanations as the image plus the change, one picture for each
     size. Without images there are the maps alone, the change alone on grey, and ``"image 12"`` for a name; maps of
-    input x gradient, guided backpropagation and others like them may still show outlines of what was in the image.
+    input x gradient, guided backpropagation and others like them still look like the image, and are the caller's to
+    leave out (``unshown.pictured_methods``).
 
     Args:
         model: maps inputs to logits; what the methods are made for.

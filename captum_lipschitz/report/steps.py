@@ -26,6 +26,7 @@ from captum_lipschitz.report.methods import Method
 from captum_lipschitz.report.settings import AuditSettings, Plan
 from captum_lipschitz.report.store import Step
 from captum_lipschitz.report.subject import Subject
+from captum_lipschitz.report.unshown import pictured_methods
 
 DOUBTED = 16  # images that doubts are looked for on
 
@@ -188,14 +189,16 @@ def pictured(subject: Subject, chunk: Chunk, settings: AuditSettings) -> Step:
     with no_trace(subject.model, chunk.images), torch.no_grad():
         logits = subject.model(chunk.images)
     several = subject.head.kind == "multi_label"
-    shown = []
+    methods, shown = pictured_methods(subject.methods, images=settings.images), []
+    if not methods:
+        return Step(notes={"images": []})
     for row, image in enumerate(chunk.images):
         label = None if several else int(chunk.labels[row])
         number = chunk.start + row
         shown.append(
             explained_image(
                 subject.model,
-                subject.methods,
+                methods,
                 image[None],
                 number=number,
                 name=_name(subject, number),

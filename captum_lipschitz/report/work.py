@@ -19,6 +19,7 @@ from captum_lipschitz.report.settings import AuditSettings
 from captum_lipschitz.report.steps import Chunk
 from captum_lipschitz.report.store import Step, StepStore
 from captum_lipschitz.report.subject import Subject
+from captum_lipschitz.report.unshown import pictured_methods
 
 ATTACK, INVALIDATION, FIDELITY, PICTURES, DOUBTS, LABELS = (
     "attack", "invalidation", "fidelity", "pictures", "doubts", "labels"
@@ -179,7 +180,7 @@ def _variant(subject: Subject, settings: AuditSettings) -> str:
     shown = {
         "classes": subject.classes,
         "images": settings.images,
-        "methods": list(subject.methods),
+        "methods": list(pictured_methods(subject.methods, images=settings.images)),
         "of_each": [settings.plan.classes, *settings.plan.sizes],
     }
     return fingerprint(shown)[:12]

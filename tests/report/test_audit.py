@@ -232,6 +232,50 @@ def test_no_step_holds_anything_of_an_images_shape_and_a_resumed_run_says_the_sa
             assert all(torch.equal(first[key].nan_to_num(-1), second[key].nan_to_num(-1)) for key in first)
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_pictures_of_earlier_runs_are_gone_before_any_work(
+    run: Run, monkeypatch: pytest.MonkeyPatch, *, restart: bool
+) -> None:
+    run(compare="audited_models:other", methods=("random",))
+    assert list(Path("out/second/steps").glob("pictures-*"))
+
+    def stopped(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    for part in ("attacked", "pictured"):
+        monkeypatch.setattr(steps, part, stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(methods=("random",), images_shown=False, restart=restart)
+    assert not [path for path in Path("out").rglob("*") if path.suffix in {".html", ".csv"} or "pictures-" in path.name]
+    assert Path("out/second/steps").exists() != restart
+
+
+def test_a_report_without_images_stays_until_the_next(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(methods=("random",), images_shown=False)
+    monkeypatch.setattr("captum_lipschitz.report.audit.carry_out", lambda *_, **__: pytest.exit("here"))
+    pictures = sorted(Path("out/first/steps").glob("pictures-*"))
+    with pytest.raises(pytest.exit.Exception):
+        run(methods=("random",), images_shown=False)
+    assert Path("out/report.html").exists()
+    assert sorted(Path("out/first/steps").glob("pictures-*")) == pictures
+
+
+def test_maps_that_look_like_the_image_are_shown_with_images_only(run: Run) -> None:
+    titles = {"Input x gradient", "Integrated Gradients", "Guided Backprop"}
+    methods = ("saliency", "input_x_gradient", "integrated_gradients", "guided_backprop")
+    for images_shown in (True, False):
+        (model,) = run(methods=methods, images_shown=images_shown, count=4).models
+        for by_method in model.images[0].explanations.values():
+            assert set(by_method) == {"Saliency"} | (titles if images_shown else set())
+        assert {f"{title}, pictures" for title in titles} & set(model.left_out) == (
+            set() if images_shown else {f"{title}, pictures" for title in titles}
+        )
+        assert model.fidelity is not None
+        assert titles < set(model.fidelity.rows)
+    (model,) = run(methods=("input_x_gradient",), images_shown=False, count=4).models
+    assert not model.images
+
+
 def test_nothing_is_left_of_a_run_on_the_machine(run: Run) -> None:
     torch.manual_seed(5)
     state, threads, here = torch.get_rng_state(), torch.get_num_threads(), Path.cwd()

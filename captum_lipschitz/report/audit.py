@@ -136,14 +136,13 @@ def _values(work: Work, part: str) -> dict[str, dict[str, Tensor]]:
 
 
 def _model_audit(work: Work, measured: Measured, findings: list[Finding], settings: AuditSettings) -> ModelAudit:
-    shown = work.of(PICTURES) or []
     return ModelAudit(
         name=work.subject.name,
         robustness=robustness_of(work),
         invalidation=_invalidation_table(measured, settings),
         fidelity=_fidelity_table(measured),
         findings=tuple(findings),
-        images=tuple(as_image(notes) for step in shown for notes in step.notes["images"]),
+        images=tuple(as_image(notes) for step in work.so_far(PICTURES) for notes in step.notes["images"]),
         left_out=_left_out(work, settings),
     )
 
@@ -178,11 +177,12 @@ def _left_out(work: Work, settings: AuditSettings) -> dict[str, str]:
     """What could not be done, to why: of the model's kind, by a method, or because a step raised."""
     found = {f"{what.capitalize()} table": why for what, why in work.subject.head.left_out.items()}
     found |= {TITLES[name]: why for name, why in work.subject.left_out.items()}
-    unshown = set(work.subject.methods) - set(pictured_methods(work.subject.methods, images=settings.images))
-    found |= {f"{TITLES[name]}, pictures": OUTLINING[name] for name in TITLES if name in unshown}
+    found |= _pictures_left_out(work, settings)
     for (part, method), why in work.failed.items():
         if method and (part != ATTACKED or (ATTACK, "") not in work.failed):
             found[f"{TITLES[method]}, {_TABLES[part]}"] = why
+        elif part == PICTURES and (count := sum(len(step.notes["images"]) for step in work.so_far(PICTURES))):
+            found[_PARTS[part]] = f"of all but {count} images: {why}"
         elif not method and (part != DOUBTS or (ATTACK, "") not in work.failed):
             found[_PARTS[part]] = why
     if (ATTACK, "") in work.failed:
@@ -190,6 +190,21 @@ def _left_out(work: Work, settings: AuditSettings) -> dict[str, str]:
     if settings.plan.confined is None and ATTACKED not in work.subject.head.left_out:
         found["Attacks confined to a region"] = f"effort {settings.effort} leaves them out"
     return found | _measures_left_out(work)
+
+
+def _pictures_left_out(work: Work, settings: AuditSettings) -> dict[str, str]:
+    """Methods without pictures: of all images where none are shown, or of those that they raised on."""
+    methods = work.subject.methods
+    unshown = set(methods) - set(pictured_methods(methods, images=settings.images))
+    reasons = {name: OUTLINING[name] for name in methods if name in unshown}
+    failed: dict[str, list[str]] = {}
+    for step in work.so_far(PICTURES):
+        for name, why in step.notes["failed"]:
+            failed.setdefault(name, []).append(why)
+    count = sum(len(step.notes["images"]) for step in work.so_far(PICTURES))
+    for name, whys in failed.items():
+        reasons[name] = whys[0] if len(whys) == count else f"of {len(whys)} of {count} images: {whys[0]}"
+    return {f"{TITLES[name]}, pictures": reasons[name] for name in TITLES if name in reasons}
 
 
 def _measures_left_out(work: Work) -> dict[str, str]:

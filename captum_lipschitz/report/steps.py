@@ -185,13 +185,17 @@ def label_by_label(subject: Subject, chunk: Chunk) -> Step:
 
 
 def pictured(subject: Subject, chunk: Chunk, settings: AuditSettings) -> Step:
-    """The explanation grid's images: the label, the decision and the likeliest others, by every method."""
+    """The explanation grid's images: the label, the decision and the likeliest others, by every method.
+
+    ``failed`` names the methods that raised, with the reason, once for each image.
+    """
     with no_trace(subject.model, chunk.images), torch.no_grad():
         logits = subject.model(chunk.images)
     several = subject.head.kind == "multi_label"
     methods, shown = pictured_methods(subject.methods, images=settings.images), []
     if not methods:
-        return Step(notes={"images": []})
+        return Step(notes={"images": [], "failed": []})
+    failed: list[tuple[str, str]] = []
     for row, image in enumerate(chunk.images):
         label = None if several else int(chunk.labels[row])
         number = chunk.start + row
@@ -209,9 +213,16 @@ def pictured(subject: Subject, chunk: Chunk, settings: AuditSettings) -> Step:
                 rhos=[factor * settings.rho for factor in settings.plan.sizes],
                 with_images=settings.images,
                 bounds=subject.bounds,
+                failing=lambda method, error: failed.append((method.name, reason(error))),
             )
         )
-    return Step(notes={"images": [as_notes(one) for one in shown]})
+    return Step(notes={"images": [as_notes(one) for one in shown], "failed": failed})
+
+
+def reason(error: Exception) -> str:
+    """An error in one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _name(subject: Subject, number: int) -> str:

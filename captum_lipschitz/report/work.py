@@ -68,6 +68,10 @@ class Work:
         names = [job.name for job in self.jobs if (job.kind.part, job.kind.method) == (part, method)]
         return [self.done[name] for name in names] if names and (part, method) not in self.failed else None
 
+    def so_far(self, part: str) -> list[Step]:
+        """The steps of a part that were finished, though it failed later."""
+        return [self.done[job.name] for job in self.jobs if job.kind.part == part and job.name in self.done]
+
 
 def jobs_of(subject: Subject, settings: AuditSettings, model: int) -> list[Job]:
     """The steps of one model, chunk by chunk: so the first chunk tells how long each kind takes."""
@@ -119,10 +123,11 @@ def _done(work: Work, job: Job, settings: AuditSettings) -> Step | None:
     try:
         step = _RUN[part](work, job, Chunk(images, labels, job.start), settings)
     except Exception as error:  # noqa: BLE001 (other people's models and methods raise anything; the rest can go on)
-        work.failed[part, method] = _reason(error)
+        work.failed[part, method] = steps.reason(error)
         return None
     step = replace(step, seconds=time.monotonic() - began)
-    work.store.save(job.name, step)
+    if not step.notes.get("failed"):  # the next run tries again
+        work.store.save(job.name, step)
     return step
 
 
@@ -190,8 +195,3 @@ def _told(job: Job, models: int) -> str:
     parts: Iterator[str] = (part.replace("_", " ") for part in (job.kind.part, job.kind.method) if part)
     which = f"model {job.kind.model + 1}, " if models > 1 else ""
     return f"{which}{', '.join(parts)}, images {job.start + 1} to {job.stop}"
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -13,7 +13,7 @@ import torch
 
 from captum_lipschitz.errors import InvalidInputError, UnknownNameError
 from captum_lipschitz.measure import AraSettings, run_ara
-from captum_lipschitz.report import steps
+from captum_lipschitz.report import explainers, grid, steps
 from captum_lipschitz.report.audit import run_audit
 from captum_lipschitz.report.content import Audit
 from captum_lipschitz.report.settings import AuditSettings
@@ -274,6 +274,49 @@ def test_maps_that_look_like_the_image_are_shown_with_images_only(run: Run) -> N
         assert titles < set(model.fidelity.rows)
     (model,) = run(methods=("input_x_gradient",), images_shown=False, count=4).models
     assert not model.images
+
+
+def test_a_method_that_raises_loses_its_own_pictures_only(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = grid.attributed
+
+    def failing(explain: Any, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if explain.__name__ == "saliency" and images[0, 0, 0, 0] == broken:
+            raise ValueError("images must lie in [0, 1]")
+        return before(explain, images, targets)
+
+    def named(model: Any, setting: Any) -> Any:
+        explain = saliency(model, setting)
+        explain.__name__ = "saliency"
+        return explain
+
+    saliency = explainers.saliency
+
+    broken = torch.from_numpy(np.random.default_rng(0).random((8, 1, 8, 8), dtype=np.float32))[5, 0, 0, 0]
+    monkeypatch.setattr(grid, "attributed", failing)
+    monkeypatch.setattr(explainers, "saliency", named)
+    (model,) = run().models
+    assert model.left_out["Saliency, pictures"] == "of 1 of 8 images: ValueError: images must lie in [0, 1]"
+    for image in model.images:
+        shown = {title for by_method in image.explanations.values() for title in by_method}
+        assert shown == {"Adversarial explanation", "Random map"} | ({"Saliency"} if image.number != 5 else set())
+    monkeypatch.setattr(grid, "attributed", before)
+    (model,) = run().models  # what failed is tried again
+    assert "Saliency, pictures" not in model.left_out
+    assert all("Saliency" in by_method for image in model.images for by_method in image.explanations.values())
+
+
+def test_a_grid_that_fails_later_keeps_its_first_images(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = steps.pictured
+
+    def failing(subject: Any, chunk: Any, settings: Any) -> Any:
+        if chunk.start:
+            raise RuntimeError("too large")
+        return before(subject, chunk, settings)
+
+    monkeypatch.setattr(steps, "pictured", failing)
+    (model,) = run(methods=("random",)).models
+    assert [image.number for image in model.images] == [0, 1, 2, 3]
+    assert model.left_out["Explanation grid"] == "of all but 4 images: RuntimeError: too large"
 
 
 def test_nothing_is_left_of_a_run_on_the_machine(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -187,7 +188,10 @@ def _left_out(work: Work, settings: AuditSettings) -> dict[str, str]:
             found[_PARTS[part]] = why
     if (ATTACK, "") in work.failed:
         found["Invalidation table"] = "there is no attack to go by"
-    if settings.plan.confined is None and ATTACKED not in work.subject.head.left_out:
+    area = area_of(work)
+    if area is not None and not area.clean_accuracy:
+        found["Attacks that change a decision"] = "no image was decided rightly, so that there is none to change"
+    elif settings.plan.confined is None and ATTACKED not in work.subject.head.left_out:
         found["Attacks confined to a region"] = f"effort {settings.effort} leaves them out"
     return found | _measures_left_out(work)
 
@@ -233,6 +237,6 @@ def _told(model: ModelAudit) -> str:
     claims = ", ".join(f"{number} {support}" for support, number in count.items())
     area = None if model.robustness is None else model.robustness.ara["area"]
     robust = "" if model.robustness is None else f"accuracy {model.robustness.accuracy:.3f}, "
-    size = "" if area is None else f"ARA {area:.4g}, "
+    size = "" if area is None or math.isnan(area) else f"ARA {area:.4g}, "
     left_out = f"; left out: {', '.join(model.left_out)}" if model.left_out else ""
     return f"{model.name}: {robust}{size}claims: {claims}{left_out}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,10 @@ def volume():
     torch.manual_seed(0)
     pooled = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(2, 3))
     return nn.Sequential(nn.Conv3d(1, 2, 3, padding=1), nn.ReLU(), *pooled)
+
+def foreign():
+    model = other()
+    return lambda images: torch.from_numpy(model(torch.from_numpy(images.numpy())).detach().numpy())
 
 def blind():
     return lambda images: torch.stack([images.detach().flatten(1).mean(1), torch.full((len(images),), 0.5)], 1)
@@ -186,11 +191,41 @@ def test_labels_of_their_own_have_areas_of_their_own(run: Run) -> None:
 def test_a_model_without_a_gradient_keeps_what_needs_none(run: Run) -> None:
     labels = np.zeros(8, dtype=np.int64)
     (found,) = run("blind", labels=labels, methods=("adversarial", "occlusion", "random")).models
-    assert found.robustness is None
+    assert found.robustness is not None
+    assert found.robustness.accuracy == found.robustness.ara["correct"].count(True) / 8
+    assert math.isnan(found.robustness.ara["area"])
+    assert "DisconnectedModelError" in found.robustness.doubts[0]
     assert "DisconnectedModelError" in found.left_out["Robustness"]
     assert "differentiable" in found.left_out["Adversarial explanation"]
     assert found.fidelity is not None
     assert list(found.fidelity.rows) == ["Occlusion", "Random map"]
+
+
+def test_a_model_that_is_none_of_torchs_has_an_accuracy(run: Run) -> None:
+    (found,) = run("foreign", methods=("saliency", "random")).models
+    assert found.robustness is not None
+    assert found.robustness.accuracy == 1
+    assert found.left_out["Saliency"].startswith("no gradient: Can't call numpy()")
+    assert "numpy" in found.left_out["Robustness"]
+    assert found.fidelity is not None
+    assert list(found.fidelity.rows) == ["Random map"]
+    page = Path("out/report.html").read_text()
+    assert "decides 100% of 8 images rightly" in page
+    assert "nan" not in page.partition("<body")[2].partition('id="settings"')[0]
+
+
+@pytest.mark.parametrize("effort", ["fast", "standard"])
+def test_images_that_are_all_decided_wrongly_are_said_to_be(run: Run, effort: str) -> None:
+    kept = run(methods=("random",), count=4).models[0].images
+    names = [image.prediction for image in kept]
+    labels = np.array([(int(name.removeprefix("class ")) + 1) % 3 for name in names])
+    (found,) = run(methods=("random",), count=4, labels=labels, effort=effort, restart=True).models
+    assert found.robustness is not None
+    assert found.robustness.accuracy == 0
+    assert found.invalidation is None
+    told = [why for why in found.left_out.values() if "no image was decided rightly" in why]
+    assert len(told) == 1
+    assert "Attacks confined to a region" not in found.left_out
 
 
 def test_two_models_side_by_side(run: Run) -> None:

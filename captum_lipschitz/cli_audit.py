@@ -63,7 +63,9 @@ def _add_work(audit: argparse.ArgumentParser) -> None:
         "--no-images",
         dest="images",
         action="store_false",
-        help="no output holds a pixel of an image, or the name of its file",
+        help="neither images nor names of their files in any output, no maps of input x gradient, integrated gradients "
+        "and guided backprop, which look like the image, and nothing of these left of earlier runs in OUTPUT; the "
+        "other maps may still hint at shapes",
     )
     group.add_argument("--seed", type=int, default=0, help="of everything that draws (default: %(default)s)")
     group.add_argument(

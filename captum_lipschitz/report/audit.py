@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -21,6 +22,7 @@ from captum_lipschitz.report.steps import as_image
 from captum_lipschitz.report.store import StepStore
 from captum_lipschitz.report.subject import Subject, subject_of
 from captum_lipschitz.report.tabled import INVALIDATION, table, with_derived
+from captum_lipschitz.report.unshown import OUTLINING, forget_images, pictured_methods
 from captum_lipschitz.report.work import ATTACK, DOUBTS, FIDELITY, LABELS, PICTURES, Work, carry_out, jobs_of
 from captum_lipschitz.report.work import INVALIDATION as ATTACKED
 
@@ -62,6 +64,12 @@ def run_audit(settings: AuditSettings, say: Callable[[str], None] = print, *, sh
             Work(subject, _claimed(settings, subject, which), jobs_of(subject, settings, which))
             for which, subject in enumerate(subjects)
         ]
+        if not settings.images:
+            own = {
+                folder: [job.name for work in works[i : i + 1] for job in work.jobs if job.kind.part == PICTURES]
+                for i, folder in enumerate(_STEPS)
+            }
+            forget_images(settings.output, own)
         carry_out(works, settings, show_progress=show_progress)
         audit = _assembled(works, settings, described(device))
     for work in works:
@@ -76,6 +84,8 @@ def _claimed(settings: AuditSettings, subject: Subject, which: int) -> StepStore
     store = StepStore(settings.output / _STEPS[which], subject.identity)
     if settings.restart:
         store.clear()
+        for folder in _STEPS[len(settings.models()) :]:
+            StepStore(settings.output / folder, {}).clear()
         remove_report(settings.output)
     store.claim()
     return store
@@ -127,14 +137,13 @@ def _values(work: Work, part: str) -> dict[str, dict[str, Tensor]]:
 
 
 def _model_audit(work: Work, measured: Measured, findings: list[Finding], settings: AuditSettings) -> ModelAudit:
-    shown = work.of(PICTURES) or []
     return ModelAudit(
         name=work.subject.name,
         robustness=robustness_of(work),
         invalidation=_invalidation_table(measured, settings),
         fidelity=_fidelity_table(measured),
         findings=tuple(findings),
-        images=tuple(as_image(notes) for step in shown for notes in step.notes["images"]),
+        images=tuple(as_image(notes) for step in work.so_far(PICTURES) for notes in step.notes["images"]),
         left_out=_left_out(work, settings),
     )
 
@@ -169,16 +178,37 @@ def _left_out(work: Work, settings: AuditSettings) -> dict[str, str]:
     """What could not be done, to why: of the model's kind, by a method, or because a step raised."""
     found = {f"{what.capitalize()} table": why for what, why in work.subject.head.left_out.items()}
     found |= {TITLES[name]: why for name, why in work.subject.left_out.items()}
+    found |= _pictures_left_out(work, settings)
     for (part, method), why in work.failed.items():
         if method and (part != ATTACKED or (ATTACK, "") not in work.failed):
             found[f"{TITLES[method]}, {_TABLES[part]}"] = why
+        elif part == PICTURES and (count := sum(len(step.notes["images"]) for step in work.so_far(PICTURES))):
+            found[_PARTS[part]] = f"of all but {count} images: {why}"
         elif not method and (part != DOUBTS or (ATTACK, "") not in work.failed):
             found[_PARTS[part]] = why
     if (ATTACK, "") in work.failed:
         found["Invalidation table"] = "there is no attack to go by"
-    if settings.plan.confined is None and ATTACKED not in work.subject.head.left_out:
+    area = area_of(work)
+    if area is not None and not area.clean_accuracy:
+        found["Attacks that change a decision"] = "no image was decided rightly, so that there is none to change"
+    elif settings.plan.confined is None and ATTACKED not in work.subject.head.left_out:
         found["Attacks confined to a region"] = f"effort {settings.effort} leaves them out"
     return found | _measures_left_out(work)
+
+
+def _pictures_left_out(work: Work, settings: AuditSettings) -> dict[str, str]:
+    """Methods without pictures: of all images where none are shown, or of those that they raised on."""
+    methods = work.subject.methods
+    unshown = set(methods) - set(pictured_methods(methods, images=settings.images))
+    reasons = {name: OUTLINING[name] for name in methods if name in unshown}
+    failed: dict[str, list[str]] = {}
+    for step in work.so_far(PICTURES):
+        for name, why in step.notes["failed"]:
+            failed.setdefault(name, []).append(why)
+    count = sum(len(step.notes["images"]) for step in work.so_far(PICTURES))
+    for name, whys in failed.items():
+        reasons[name] = whys[0] if len(whys) == count else f"of {len(whys)} of {count} images: {whys[0]}"
+    return {f"{TITLES[name]}, pictures": reasons[name] for name in TITLES if name in reasons}
 
 
 def _measures_left_out(work: Work) -> dict[str, str]:
@@ -207,6 +237,6 @@ def _told(model: ModelAudit) -> str:
     claims = ", ".join(f"{number} {support}" for support, number in count.items())
     area = None if model.robustness is None else model.robustness.ara["area"]
     robust = "" if model.robustness is None else f"accuracy {model.robustness.accuracy:.3f}, "
-    size = "" if area is None else f"ARA {area:.4g}, "
+    size = "" if area is None or math.isnan(area) else f"ARA {area:.4g}, "
     left_out = f"; left out: {', '.join(model.left_out)}" if model.left_out else ""
     return f"{model.name}: {robust}{size}claims: {claims}{left_out}"

@@ -138,6 +138,8 @@ def _no_gradient(model: Model, example: Tensor) -> str | None:
             gradient(model(inputs)[:, 0], inputs)
         except DisconnectedModelError:
             return "the model's output does not depend on its input through differentiable operations"
+        except Exception as error:  # noqa: BLE001 (a model that is none of torch's raises anything)
+            return f"no gradient: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
     return None
 
 

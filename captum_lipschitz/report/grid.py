@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -51,12 +51,14 @@ def explained_image(
     with_images: bool = True,
     bounds: Bounds | tuple[float, float] | None = None,
     side: int = SIDE,
+    failing: Callable[[Method, Exception], None] | None = None,
 ) -> ExplainedImage:
     """Explain one image by all methods, and draw it.
 
     Maps are drawn over the image in grey; adversarial explanations as the image plus the change, one picture for each
     size. Without images there are the maps alone, the change alone on grey, and ``"image 12"`` for a name; maps of
-    input x gradient, guided backpropagation and others like them may still show outlines of what was in the image.
+    input x gradient, guided backpropagation and others like them still look like the image, and are the caller's to
+    leave out (``unshown.pictured_methods``).
 
     Args:
         model: maps inputs to logits; what the methods are made for.
@@ -72,6 +74,8 @@ def explained_image(
         with_images: show the image itself anywhere.
         bounds: what images lie in.
         side: pixels of a picture's longer side, at most; 32 larger images with every class and size fill a report.
+        failing: told of each method that raises and of its error; the method's pictures are then left out. ``None``
+            lets the error through.
 
     Returns:
         The pictures by class name and the method's title. A name that several classes have gets the class's number.
@@ -102,10 +106,16 @@ def explained_image(
     look = Look.of(image, bounds, side)
     shown = name if with_images else f"image {number}"
     names = {c: class_name(class_names, c) for c in (*classes, prediction, *known)}
-    drawn = {
-        method.title: _drawn(model, method, image, classes, names, sorted(rhos), look, shown, with_images=with_images)
-        for method in methods.values()
-    }
+    drawn = {}
+    for method in methods.values():
+        try:
+            drawn[method.title] = _drawn(
+                model, method, image, classes, names, sorted(rhos), look, shown, with_images=with_images
+            )
+        except Exception as error:  # noqa: PERF203 (each method by itself)
+            if failing is None:
+                raise
+            failing(method, error)
     return ExplainedImage(
         number=number,
         name=shown,

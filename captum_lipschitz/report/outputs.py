@@ -10,7 +10,7 @@ from captum_lipschitz.report.content import Audit
 from captum_lipschitz.report.page import render
 from captum_lipschitz.report.tables import audit_json, csv_files
 
-_PAGE, _JSON = "report.html", "report.json"
+PAGE, REPORT = "report.html", "report.json"
 _TABLES = (
     "findings", "robustness", "curve", "distances", "invalidation", "fidelity", "values", "comparison", "left_out"
 )  # fmt: skip
@@ -22,17 +22,17 @@ def write_report(folder: Path, audit: Audit) -> Path:
     Raises:
         OSError: the disk is full, or the folder cannot be written to.
     """
-    contents = {_JSON: as_json(audit_json(audit)), **{name: t.encode() for name, t in csv_files(audit).items()}}
+    contents = {REPORT: as_json(audit_json(audit)), **{name: t.encode() for name, t in csv_files(audit).items()}}
     for name in _TABLES:
         if f"{name}.csv" not in contents:
             (folder / f"{name}.csv").unlink(missing_ok=True)  # of an earlier run that had more tables
     for name, content in contents.items():
         write_whole(folder / name, content)
-    write_whole(folder / _PAGE, render(audit).encode())
-    return folder / _PAGE
+    write_whole(folder / PAGE, render(audit).encode())
+    return folder / PAGE
 
 
 def remove_report(folder: Path) -> None:
     """Remove what an earlier run's ``write_report`` left."""
-    for name in (_PAGE, _JSON, *(f"{name}.csv" for name in _TABLES)):
+    for name in (PAGE, REPORT, *(f"{name}.csv" for name in _TABLES)):
         (folder / name).unlink(missing_ok=True)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 
+from captum_lipschitz._model import no_trace
 from captum_lipschitz.metrics import AraResult
 from captum_lipschitz.metrics.ara import summarise
 from captum_lipschitz.metrics.doubts import Doubt
 from captum_lipschitz.report.content import Robustness
 from captum_lipschitz.report.steps import measurement, part_of
-from captum_lipschitz.report.work import ATTACK, DOUBTS, LABELS, Work
+from captum_lipschitz.report.subject import Subject
+from captum_lipschitz.report.work import ATTACK, DOUBTS, LABELS, Job, Work
 
 
 def area_of(work: Work) -> AraResult | None:
@@ -36,8 +39,33 @@ def robustness_of(work: Work) -> Robustness | None:
             curve_accuracy=tuple(found.curve(edges).tolist()),
             doubts=tuple(f"{doubt.seen} {doubt.advice}" for doubt in found.doubts),
         )
+    if (ATTACK, "") in work.failed:
+        return _without_attack(work)
     labels = work.of(LABELS)
     return None if labels is None else _of_labels(labels[0].notes, work.subject.classes)
+
+
+def _without_attack(work: Work) -> Robustness | None:
+    """The accuracy of a model that cannot be attacked; ``None`` where not even that can be measured."""
+    try:
+        correct = torch.cat([_correct(work.subject, job) for job in work.jobs if job.kind.part == ATTACK])
+    except Exception:  # noqa: BLE001 (other people's models raise anything; why the attack failed is told)
+        return None
+    accuracy = float(correct.double().mean())
+    return Robustness(
+        accuracy=accuracy,
+        ara={"area": math.nan, "interval": None, "clean_accuracy": accuracy, "correct": correct.tolist()},
+        curve_rho=(),
+        curve_accuracy=(),
+        doubts=(f"The area was not measured, for the attack could not be run ({work.failed[ATTACK, '']}).",),
+    )
+
+
+def _correct(subject: Subject, job: Job) -> torch.Tensor:
+    images = subject.images(job.start, job.stop)
+    with no_trace(subject.model, images), torch.no_grad():
+        decisions = subject.model(images).argmax(1)
+    return decisions.cpu() == subject.labels[job.start : job.stop]
 
 
 def _of_labels(notes: Any, names: tuple[str, ...]) -> Robustness:

@@ -72,7 +72,10 @@ class AuditSettings:
         effort: ``"fast"`` or ``"standard"``; ``PLANS`` says what each does.
         rho: size of the adversarial explanation, RMSE, positive.
         bounds: the box that adversarial images stay in, (low, high); ``None`` for none, as in the paper.
-        images: show the images, and name their files; otherwise no output holds a pixel of them or a file's name.
+        images: show the images, and name their files. Otherwise no output holds an image, a change of one from which
+            it could be had, the name of a file or a picture of a method whose maps are like the image
+            (``unshown.OUTLINING``), and those of earlier runs are removed; the other methods' maps are shown, and may
+            hint at shapes.
         seed: of everything that draws, at least 0.
         device: torch device; ``"auto"`` is a GPU where there is one.
         chunk_size: images worked on at once and saved together, at least 1.

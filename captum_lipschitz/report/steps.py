@@ -26,6 +26,7 @@ from captum_lipschitz.report.methods import Method
 from captum_lipschitz.report.settings import AuditSettings, Plan
 from captum_lipschitz.report.store import Step
 from captum_lipschitz.report.subject import Subject
+from captum_lipschitz.report.unshown import pictured_methods
 
 DOUBTED = 16  # images that doubts are looked for on
 
@@ -63,40 +64,27 @@ def measurement(subject: Subject, attack: AnyAttack | None = None) -> Measuremen
     )
 
 
-def attacked(subject: Subject, chunk: Chunk) -> Step:
-    """The attack on each image, kept as a change (float64: exact), so that no pixel of an image is."""
+def attacked(subject: Subject, chunk: Chunk) -> tuple[Step, AttackResult]:
+    """The attack on each image: what is kept, and what is not, for an image could be had from its change."""
     images = chunk.images
     result = subject.attack(subject.model, images, chunk.labels)
     part = measurement(subject, _Given(result)).run(images, chunk.labels, start=chunk.start)
     with no_trace(subject.model, images), torch.no_grad():
         decisions = subject.model(images).argmax(1)
-    return Step(
+    step = Step(
         values={
-            "perturbations": result.adversarial_inputs.double() - images.double(),
-            "found": result.found,
-            "sizes": result.distances,
             "decisions": decisions,
             **{field.name: getattr(part, field.name) for field in fields(part) if field.name != "num_classes"},
         },
         notes={"num_classes": part.num_classes},
     )
+    return step, result
 
 
 def part_of(step: Step) -> Part:
     """An ``attacked`` step's answers, as an area is made of."""
     values = {field.name: step.values[field.name] for field in fields(Part) if field.name != "num_classes"}
     return Part(**values, num_classes=step.notes["num_classes"])
-
-
-def attack_result(step: Step, images: Tensor) -> AttackResult:
-    """An ``attacked`` step's adversarial images, to the bit."""
-    values = {name: value.to(images.device) for name, value in step.values.items()}
-    return AttackResult(
-        adversarial_inputs=(images.double() + values["perturbations"]).to(images.dtype),
-        distances=values["sizes"],
-        found=values["found"],
-        gradient_evaluations=values["gradient_evaluations"],
-    )
 
 
 def doubts(subject: Subject, distances: Tensor) -> Step:
@@ -113,7 +101,7 @@ def doubts(subject: Subject, distances: Tensor) -> Step:
     return Step(notes={"doubts": [asdict(doubt) for doubt in found]})
 
 
-def invalidated(subject: Subject, chunk: Chunk, method: Method, attack: Step, plan: Plan) -> Step:
+def invalidated(subject: Subject, chunk: Chunk, method: Method, attack: AttackResult, plan: Plan) -> Step:
     """What the attack, and attacks confined by the method's map, do to its explanations."""
     confined = MinimumNormAttack(effort=plan.confined or "fast", bounds=subject.bounds)  # type: ignore[arg-type]
     found = invalidation(
@@ -122,7 +110,7 @@ def invalidated(subject: Subject, chunk: Chunk, method: Method, attack: Step, pl
         chunk.labels,
         explain=method.make(subject.model),
         attack=confined,
-        attacked=attack_result(attack, chunk.images),
+        attacked=attack,
         confined=plan.confined is not None,
     )
     succeeded = {
@@ -197,18 +185,24 @@ def label_by_label(subject: Subject, chunk: Chunk) -> Step:
 
 
 def pictured(subject: Subject, chunk: Chunk, settings: AuditSettings) -> Step:
-    """The explanation grid's images: the label, the decision and the likeliest others, by every method."""
+    """The explanation grid's images: the label, the decision and the likeliest others, by every method.
+
+    ``failed`` names the methods that raised, with the reason, once for each image.
+    """
     with no_trace(subject.model, chunk.images), torch.no_grad():
         logits = subject.model(chunk.images)
     several = subject.head.kind == "multi_label"
-    shown = []
+    methods, shown = pictured_methods(subject.methods, images=settings.images), []
+    if not methods:
+        return Step(notes={"images": [], "failed": []})
+    failed: list[tuple[str, str]] = []
     for row, image in enumerate(chunk.images):
         label = None if several else int(chunk.labels[row])
         number = chunk.start + row
         shown.append(
             explained_image(
                 subject.model,
-                subject.methods,
+                methods,
                 image[None],
                 number=number,
                 name=_name(subject, number),
@@ -219,9 +213,16 @@ def pictured(subject: Subject, chunk: Chunk, settings: AuditSettings) -> Step:
                 rhos=[factor * settings.rho for factor in settings.plan.sizes],
                 with_images=settings.images,
                 bounds=subject.bounds,
+                failing=lambda method, error: failed.append((method.name, reason(error))),
             )
         )
-    return Step(notes={"images": [as_notes(one) for one in shown]})
+    return Step(notes={"images": [as_notes(one) for one in shown], "failed": failed})
+
+
+def reason(error: Exception) -> str:
+    """An error in one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _name(subject: Subject, number: int) -> str:

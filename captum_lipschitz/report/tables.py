@@ -169,6 +169,8 @@ def _distances(audit: Audit) -> Iterator[Sequence[Any]]:
     for model in audit.models:
         ara = model.robustness.ara if model.robustness is not None else {}
         distances = ara.get("distances") or []
+        if not distances:  # no attack could be run
+            continue
         labels, correct = (ara.get(name) or [None] * len(distances) for name in ("labels", "correct"))
         for i, (distance, label, right) in enumerate(zip(distances, labels, correct, strict=True)):
             shown = str(label) if isinstance(label, (list, tuple)) else label

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from captum_lipschitz.attacks import AttackResult
 from captum_lipschitz.measure.chunks import spans
 from captum_lipschitz.measure.settings import fingerprint
 from captum_lipschitz.report import steps
@@ -18,6 +19,7 @@ from captum_lipschitz.report.settings import AuditSettings
 from captum_lipschitz.report.steps import Chunk
 from captum_lipschitz.report.store import Step, StepStore
 from captum_lipschitz.report.subject import Subject
+from captum_lipschitz.report.unshown import pictured_methods
 
 ATTACK, INVALIDATION, FIDELITY, PICTURES, DOUBTS, LABELS = (
     "attack", "invalidation", "fidelity", "pictures", "doubts", "labels"
@@ -51,6 +53,7 @@ class Work:
         jobs: all of them, in order.
         done: finished ones, by name.
         failed: part and method (or ``""``) that raised, to why; nothing more is tried of these.
+        attack: the last attack's step, and what it found: no file holds that, for images could be had from it.
     """
 
     subject: Subject
@@ -58,11 +61,16 @@ class Work:
     jobs: Sequence[Job]
     done: dict[str, Step] = field(default_factory=dict)
     failed: dict[tuple[str, str], str] = field(default_factory=dict)
+    attack: tuple[str, AttackResult] | None = None
 
     def of(self, part: str, method: str = "") -> list[Step] | None:
         """All steps of a part, in the images' order; ``None`` where it failed or was never asked for."""
         names = [job.name for job in self.jobs if (job.kind.part, job.kind.method) == (part, method)]
         return [self.done[name] for name in names] if names and (part, method) not in self.failed else None
+
+    def so_far(self, part: str) -> list[Step]:
+        """The steps of a part that were finished, though it failed later."""
+        return [self.done[job.name] for job in self.jobs if job.kind.part == part and job.name in self.done]
 
 
 def jobs_of(subject: Subject, settings: AuditSettings, model: int) -> list[Job]:
@@ -115,21 +123,27 @@ def _done(work: Work, job: Job, settings: AuditSettings) -> Step | None:
     try:
         step = _RUN[part](work, job, Chunk(images, labels, job.start), settings)
     except Exception as error:  # noqa: BLE001 (other people's models and methods raise anything; the rest can go on)
-        work.failed[part, method] = _reason(error)
+        work.failed[part, method] = steps.reason(error)
         return None
     step = replace(step, seconds=time.monotonic() - began)
-    work.store.save(job.name, step)
+    if not step.notes.get("failed"):  # the next run tries again
+        work.store.save(job.name, step)
     return step
 
 
 def _attack(work: Work, job: Job, chunk: Chunk, settings: AuditSettings) -> Step:
-    del job, settings
-    return steps.attacked(work.subject, chunk)
+    del settings
+    step, result = steps.attacked(work.subject, chunk)
+    work.attack = job.name, result
+    return step
 
 
 def _invalidation(work: Work, job: Job, chunk: Chunk, settings: AuditSettings) -> Step:
-    attack = work.done[Job(Kind(job.kind.model, ATTACK, ""), job.start, job.stop).name]
-    return steps.invalidated(work.subject, chunk, work.subject.methods[job.kind.method], attack, settings.plan)
+    name = Job(Kind(job.kind.model, ATTACK, ""), job.start, job.stop).name
+    if work.attack is None or work.attack[0] != name:  # an earlier run's: the same attack again finds the same
+        work.attack = name, steps.attacked(work.subject, chunk)[1]
+        torch.manual_seed(job.start)
+    return steps.invalidated(work.subject, chunk, work.subject.methods[job.kind.method], work.attack[1], settings.plan)
 
 
 def _fidelity(work: Work, job: Job, chunk: Chunk, settings: AuditSettings) -> Step:
@@ -171,7 +185,7 @@ def _variant(subject: Subject, settings: AuditSettings) -> str:
     shown = {
         "classes": subject.classes,
         "images": settings.images,
-        "methods": list(subject.methods),
+        "methods": list(pictured_methods(subject.methods, images=settings.images)),
         "of_each": [settings.plan.classes, *settings.plan.sizes],
     }
     return fingerprint(shown)[:12]
@@ -181,8 +195,3 @@ def _told(job: Job, models: int) -> str:
     parts: Iterator[str] = (part.replace("_", " ") for part in (job.kind.part, job.kind.method) if part)
     which = f"model {job.kind.model + 1}, " if models > 1 else ""
     return f"{which}{', '.join(parts)}, images {job.start + 1} to {job.stop}"
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

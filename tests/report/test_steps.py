@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +13,7 @@ from torch import Tensor, nn
 from captum_lipschitz.metrics.fidelity import RememberedModel, explanation_fidelity
 from captum_lipschitz.metrics.fidelity.settings import FidelitySettings
 from captum_lipschitz.report.methods import Method, all_methods
-from captum_lipschitz.report.settings import AuditSettings
 from captum_lipschitz.report.steps import Chunk, faithful
-from captum_lipschitz.report.subject import Subject
 
 AVERAGE = torch.full((1, 6), 4.0, dtype=torch.float64)
 
@@ -27,10 +25,10 @@ def _random(*shape: int) -> Tensor:
 
 
 def _infidelity(model: nn.Module, images: Tensor, method: Method) -> float:
-    subject = SimpleNamespace(model=model, bounds=None, average=AVERAGE)
-    settings = SimpleNamespace(rho=0.1, seed=0, plan=SimpleNamespace(fidelity=FEW))
+    subject: Any = SimpleNamespace(model=model, bounds=None, average=AVERAGE)
+    settings: Any = SimpleNamespace(rho=0.1, seed=0, plan=SimpleNamespace(fidelity=FEW))
     chunk = Chunk(images, torch.zeros(len(images), dtype=torch.long), 0)
-    found = faithful(cast(Subject, subject), chunk, method, cast(AuditSettings, cast(Any, settings)))
+    found = faithful(subject, chunk, method, settings)
     return float(found.values["infidelity"].mean())
 
 

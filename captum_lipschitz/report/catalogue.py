@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from captum_lipschitz._model import gradient, no_trace
@@ -25,11 +26,12 @@ def catalogue(
     model: Model, example: Tensor, setting: Setting, effort: Effort, rho: float
 ) -> tuple[dict[str, Method], dict[str, str]]:
     """See ``methods.all_methods``, which checks the arguments."""
+    origin = partial(explainers.origin, setting=setting)
     methods = [
         _adversarial(setting, effort, rho),
         *_gradients(setting, effort),
         *_removing(example, setting, effort),
-        _method("random", partial(explainers.random_map, setting=setting), "no evaluation", 0, direction=True),
+        _method("random", partial(explainers.random_map, setting=setting), "no evaluation", 0, origin, direction=True),
     ]
     reasons = {
         "guided_backprop": no_guided_backprop(model),
@@ -42,7 +44,7 @@ def catalogue(
     else:
         make = partial(explainers.grad_cam, setting=setting, layer=layer)
         cost = f"1 gradient; maps of {_by(shape)} of the layer {layer}"
-        methods.append(_method("grad_cam", make, cost, GRADIENT, signed=False))
+        methods.append(_method("grad_cam", make, cost, GRADIENT, origin, signed=False))
     no_gradient = _no_gradient(model, example)
     if no_gradient is not None:
         reasons |= {name: no_gradient for name in TITLES if name not in NO_GRADIENT}
@@ -56,11 +58,10 @@ def _method(
     make: Make,
     cost: str,
     passes: int,
+    reference: Callable[[Tensor], Tensor],
     *,
     direction: bool = False,
     signed: bool = True,
-    rho: float | None = None,
-    sized: Callable[[float], Make] | None = None,
 ) -> Method:
     return Method(
         name=name,
@@ -70,8 +71,7 @@ def _method(
         passes=passes,
         direction=direction,
         signed=signed,
-        rho=rho,
-        sized=sized,
+        reference=reference,
     )
 
 
@@ -79,28 +79,43 @@ def _adversarial(setting: Setting, effort: Effort, rho: float) -> Method:
     def sized(size: float) -> Make:
         return partial(explainers.adversarial, setting=setting, rho=size, steps=effort.steps)
 
-    cost = f"{effort.steps} gradients"
-    return _method("adversarial", sized(rho), cost, GRADIENT * effort.steps, direction=True, rho=rho, sized=sized)
+    return Method(
+        name="adversarial",
+        title=TITLES["adversarial"],
+        make=sized(rho),
+        cost=f"{effort.steps} gradients of the log-odds",
+        passes=GRADIENT * effort.steps,
+        direction=True,
+        reference=partial(explainers.origin, setting=setting),
+        objective="logit" if setting.multi_label else "log_odds",  # a label's logit is its log-odds
+        rho=rho,
+        sized=sized,
+    )
 
 
 def _gradients(setting: Setting, effort: Effort) -> list[Method]:
-    origin = "zero" if setting.baseline is None else "the baseline given"
+    start = "zero" if setting.baseline is None else "the baseline given"
+    origin = partial(explainers.origin, setting=setting)
     way, noisy = effort.way, effort.noisy
     smooth = partial(explainers.smooth_grad, setting=setting, samples=noisy, noise=NOISE)
     integrated = partial(explainers.integrated_gradients, setting=setting, steps=way)
-    guided, product = (partial(f, setting=setting) for f in (explainers.guided_backprop, explainers.input_x_gradient))
+    saliency, product, guided = (
+        partial(make, setting=setting)
+        for make in (explainers.saliency, explainers.input_x_gradient, explainers.guided_backprop)
+    )
     return [
-        _method("saliency", partial(explainers.saliency, setting=setting), "1 gradient", GRADIENT, direction=True),
-        _method("input_x_gradient", product, "1 gradient", GRADIENT),
-        _method("integrated_gradients", integrated, f"{way} gradients on the way from {origin}", GRADIENT * way),
+        _method("saliency", saliency, "1 gradient", GRADIENT, origin, direction=True),
+        _method("input_x_gradient", product, "1 gradient; relative to zero", GRADIENT, torch.zeros_like),
+        _method("integrated_gradients", integrated, f"{way} gradients on the way from {start}", GRADIENT * way, origin),
         _method(
             "smooth_grad",
             smooth,
             f"{noisy} gradients, each with noise of {NOISE:.0%} of the input's range",
             GRADIENT * noisy,
+            origin,
             direction=True,
         ),
-        _method("guided_backprop", guided, "1 gradient", GRADIENT, direction=True),
+        _method("guided_backprop", guided, "1 gradient", GRADIENT, origin, direction=True),
     ]
 
 
@@ -118,9 +133,11 @@ def _removing(example: Tensor, setting: Setting, effort: Effort) -> list[Method]
     else:
         count = number
         how, kind = f"each of {number} features by itself: {number} evaluations", f"{number} features"
+    reference = partial(removing.filling, baseline=setting.baseline)
+    filled = "the baseline given" if setting.baseline is not None else "each channel's mean" if spatial else "zero"
     return [
-        _method("occlusion", occluded, how, count + 1),
-        _method("lime", lime, f"{kind}, {samples} evaluations", samples + 1),
+        _method("occlusion", occluded, f"{how}; filled with {filled}", count + 1, reference),
+        _method("lime", lime, f"{kind}, {samples} evaluations; filled with {filled}", samples + 1, reference),
     ]
 
 

@@ -80,13 +80,25 @@ def integrated_gradients(model: Model, setting: Setting, *, steps: int) -> Expla
     method = IntegratedGradients(model)
 
     def answer(image: Tensor, target: Tensor) -> Tensor:
-        start = torch.zeros_like(image) if setting.baseline is None else setting.baseline.to(image).expand_as(image)
-        if setting.baseline is None and setting.bounds is not None:
-            start = setting.bounds.clamp(start)
+        start = origin(image, setting)
         found: Tensor = method.attribute(image, start, target, n_steps=steps, internal_batch_size=setting.rows)
         return found
 
     return explaining(model, one_by_one(answer), setting)
+
+
+def origin(images: Tensor, setting: Setting) -> Tensor:
+    """What Integrated Gradients starts from, of the images' shape: the baseline, or zero, moved into the bounds.
+
+    Example:
+        >>> from captum_lipschitz.geometry import Bounds
+        >>> origin(torch.rand(1, 2), Setting(outputs=2, rows=1, bounds=Bounds(0.5, 1.0)))
+        tensor([[0.5000, 0.5000]])
+    """
+    if setting.baseline is not None:
+        return setting.baseline.to(images).expand_as(images)
+    start = torch.zeros_like(images)
+    return start if setting.bounds is None else setting.bounds.clamp(start)
 
 
 def smooth_grad(model: Model, setting: Setting, *, samples: int, noise: float) -> Explain:

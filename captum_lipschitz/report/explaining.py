@@ -86,15 +86,16 @@ def one_by_one(answer: Answer, seed: int | None = None) -> Answer:
 
     Args:
         answer: attributions of one image, (1, ...).
-        seed: for what draws from the global generators, as Captum's methods do: they are set from it and the image's
-            own values before each image. ``explaining`` puts them back.
+        seed: for what draws from the global generators, as Captum's methods do: they are set to it before each image,
+            so that all images get the same draws, and nearly equal images nearly equal answers. ``explaining`` puts
+            them back.
     """
 
     def single(images: Tensor, targets: Tensor) -> Tensor:
         found = []
         for image, target in zip(images.split(1), targets.split(1), strict=True):
             if seed is not None:
-                set_generators(image.device, seed_of(image, seed))
+                set_generators(image.device, seed)
             found.append(answer(image, target))
         return torch.cat(found)
 

@@ -66,13 +66,14 @@ def head_of(model: Model, images: Tensor, labels: Tensor | None = None) -> Head:
         labels: of the data: (N, K) of 1, 0 and -1 (unknown) makes K outputs labels; classes (N,) or ``None``, classes.
 
     Raises:
-        ModelOutputError: an output that is no decision: no floating tensor (N, C), (N, 1) or (N,).
+        ModelOutputError: an output that is no decision: no floating tensor (N, C), (N, 1) or (N,). Also probabilities
+            where logits are due: outputs, of one logit or of labels, that differ but all lie in [0, 1].
         InvalidInputError, InvalidTypeError: images or labels that cannot be used.
 
     Example:
-        >>> head_of(torch.nn.Linear(4, 1), torch.rand(2, 4)).kind
+        >>> head_of(lambda rows: rows[:, :1] - 1, torch.rand(2, 4)).kind
         'binary'
-        >>> head_of(torch.nn.Linear(4, 3), torch.rand(2, 4), torch.tensor([[1, 0, 1], [0, 0, -1]])).kind
+        >>> head_of(lambda rows: rows[:, :3] - 1, torch.rand(2, 4), torch.tensor([[1, 0, 1], [0, 0, -1]])).kind
         'multi_label'
     """
     images = check_inputs(images, "images")
@@ -90,12 +91,14 @@ def head_of(model: Model, images: Tensor, labels: Tensor | None = None) -> Head:
         )
     width = 1 if len(shape) == 1 else shape[1]
     if width == 1:
+        _refuse_probabilities(outputs, "give two of them for each image, (0, z)")
         return Head("binary", 2)
     if isinstance(labels, Tensor) and labels.dim() == 2:
         if labels.shape[1] != width:
             raise InvalidInputError(
                 f"labels: expected classes (N,), or one value for each of {width} outputs, got {tuple(labels.shape)}"
             )
+        _refuse_probabilities(outputs, "subtract each label's threshold from them")
         reason = _LABEL_BY_LABEL.format(width)
         return Head("multi_label", width, {"invalidation": reason, "fidelity": reason})
     return Head("classes", width)
@@ -129,11 +132,27 @@ def as_classes(model: Model, head: Head) -> Model:
     """The model with one logit for each output that can be explained: itself, or ``BinaryAsClasses`` of it.
 
     Example:
-        >>> model = torch.nn.Linear(4, 1)
+        >>> model = lambda rows: rows[:, :1] - 1
         >>> as_classes(model, head_of(model, torch.rand(2, 4)))(torch.rand(2, 4)).shape
         torch.Size([2, 2])
     """
     return BinaryAsClasses(model) if head.kind == "binary" else model
+
+
+def _refuse_probabilities(outputs: Tensor, otherwise: str) -> None:
+    """Raise where every output lies in [0, 1], of several images that are told apart: as logits they decide all alike.
+
+    Args:
+        outputs: (N, K) or (N,).
+        otherwise: what to do where they are logits.
+    """
+    low, high = outputs.min().item(), outputs.max().item()
+    if len(outputs) > 1 and 0 <= low < high <= 1:
+        raise ModelOutputError(
+            f"model: expected logits, that are above 0 for one decision and below 0 for the other, got values within "
+            f"[0, 1] for each of {len(outputs)} images, as probabilities are: give the model without its last sigmoid; "
+            f"if these are logits, {otherwise}"
+        )
 
 
 def _whole(labels: Tensor) -> Tensor:

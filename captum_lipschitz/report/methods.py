@@ -75,6 +75,9 @@ class Method:
         direction: whether the attributions are a direction: a small step along them should make the model see more of
             the target. Not those that say how important a position is.
         signed: whether negative values mean evidence against the target; Grad-CAM has none.
+        reference: what stands for "not there", for images (N, ...) and of their shape. Contributions are relative to
+            it; a direction is relative to nothing and is given what Integrated Gradients starts from.
+        objective: the output that is explained: Captum's methods explain the target's logit, ours its log-odds.
         rho: size of the change that the attributions are, RMSE; ``None`` for maps.
         sized: the same method with changes of another size; ``None`` for maps.
     """
@@ -86,6 +89,8 @@ class Method:
     passes: int
     direction: bool = False
     signed: bool = True
+    reference: Callable[[Tensor], Tensor] = torch.zeros_like
+    objective: Literal["logit", "log_odds"] = "logit"
     rho: float | None = None
     sized: Callable[[float], Make] | None = None
 

@@ -111,13 +111,13 @@ def lime(model: Model, setting: Setting, *, parts: int, samples: int) -> Explain
     return explaining(model, one_by_one(answer, setting.seed), setting)
 
 
-def filling(image: Tensor, baseline: Tensor | None) -> Tensor:
-    """What stands for "not there", shaped as the image: the baseline, or each channel's mean; of rows, (1, F), zero."""
+def filling(images: Tensor, baseline: Tensor | None) -> Tensor:
+    """What stands for "not there", of the images' shape: the baseline, or each one's channels' means; of rows, zero."""
     if baseline is not None:
-        return baseline.to(image).expand_as(image)
-    if image.dim() == 2:
-        return torch.zeros_like(image)
-    return image.mean(tuple(range(2, image.dim())), keepdim=True).expand_as(image)
+        return baseline.to(images).expand_as(images)
+    if images.dim() == 2:
+        return torch.zeros_like(images)
+    return images.mean(tuple(range(2, images.dim())), keepdim=True).expand_as(images)
 
 
 class _Ridge:

@@ -162,12 +162,15 @@ def faithful(subject: Subject, chunk: Chunk, method: Method, settings: AuditSett
         chunk.images,
         decisions,
         make=method.make,
-        settings=FidelitySettings(**{"rho": settings.rho, **settings.plan.fidelity}),
+        settings=FidelitySettings(
+            **{"rho": settings.rho, **settings.plan.fidelity, "objective": method.objective},
+        ),
         bounds=subject.bounds,
         generator=torch.Generator().manual_seed(settings.seed),
         direction_known=method.signed,
         contributions=not method.direction,
         baseline=subject.average if chunk.images.dim() == 2 else None,
+        reference=method.reference(chunk.images),
     )
     return Step(values=found.values, notes={"left_out": dict(found.left_out)})
 

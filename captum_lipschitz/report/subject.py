@@ -17,12 +17,14 @@ from captum_lipschitz.measure.data import ImageData, check_folder_classes, start
 from captum_lipschitz.measure.fingerprints import identity_of
 from captum_lipschitz.measure.models import load_model
 from captum_lipschitz.measure.settings import version_of
+from captum_lipschitz.report.explaining import rows_for
 from captum_lipschitz.report.heads import Head, as_classes, head_of
 from captum_lipschitz.report.methods import Method, all_methods
 from captum_lipschitz.report.names import class_names
 from captum_lipschitz.report.settings import AuditSettings
 
 PACKAGES = ("captum-lipschitz", "torch", "captum", "quantus", "torchvision", "pillow")
+_TRIED = 16  # images at most that tell what the model returns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +84,12 @@ def subject_of(settings: AuditSettings, which: int, data: ImageData, device: tor
         measured.model, weights=measured.weights, mean=measured.mean, std=measured.std, device=device
     )  # fmt: skip
     first = data.images(0, 1).to(device)
-    head = _tried(raw, first, data.labels)
+    starting = starting_images(data).to(device)
+    head = _tried(raw, starting[: min(_TRIED, max(2, rows_for(starting)))], data.labels)
     labels = head.labels(data.labels)
     if head.kind != "multi_label":
         check_folder_classes(data, measured, head.outputs)
     model = as_classes(raw, head)
-    starting = starting_images(data).to(device)
     average = starting.mean(0, keepdim=True)
     methods, left_out = all_methods(
         model,
@@ -130,11 +132,11 @@ def _name(settings: AuditSettings, which: int) -> str:
     return names[which] if len(set(names)) == len(names) else f"{names[which]} ({('first', 'second')[which]})"
 
 
-def _tried(model: Model, image: Tensor, labels: Tensor) -> Head:
+def _tried(model: Model, images: Tensor, labels: Tensor) -> Head:
     try:
-        return head_of(model, image, labels)
+        return head_of(model, images, labels)
     except RuntimeError as error:
-        shape, reason = tuple(image.shape[1:]), str(error).partition("\n")[0]
+        shape, reason = tuple(images.shape[1:]), str(error).partition("\n")[0]
         raise InvalidInputError(
             f"model: expected one that takes images of shape {shape}, got RuntimeError: {reason}"
         ) from error

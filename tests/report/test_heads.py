@@ -48,6 +48,18 @@ def test_what_is_no_decision_is_refused(outputs: object) -> None:
         head_of(_of(outputs), ROWS)
 
 
+@pytest.mark.parametrize("labels", [None, torch.tensor([[0], [1], [1]]), torch.tensor([[0, 1], [1, 1], [-1, 0]])])
+def test_probabilities_are_no_logits(labels: Tensor | None) -> None:
+    width = 1 if labels is None else labels.shape[1]
+    shares = torch.tensor([[0.0, 0.4], [0.3, 1.0], [0.9, 0.2]])[:, :width]
+    with pytest.raises(ModelOutputError, match="give the model without its last sigmoid"):
+        head_of(_of(shares), ROWS, labels)
+    for fine in (shares * 2, shares - 0.1, torch.full_like(shares, 0.5)):
+        assert head_of(_of(fine), ROWS, labels).kind == ("binary" if width == 1 else "multi_label")
+    assert head_of(_of(shares[:1]), ROWS[:1]).outputs == 2  # one image tells too little
+    assert head_of(_of(torch.cat([1 - shares, shares], 1)), ROWS).kind == "classes"
+
+
 def test_labels_for_another_number_of_outputs_are_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"labels: .* one value for each of 5 outputs, got \(3, 4\)"):
         head_of(_of(torch.zeros(3, 5)), ROWS, torch.zeros(3, 4).long())

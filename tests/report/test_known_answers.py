@@ -125,3 +125,12 @@ def test_a_channels_mean_stands_for_nothing() -> None:
     torch.testing.assert_close(filling(image, None), image.mean((2, 3), keepdim=True).expand_as(image))
     assert not filling(torch.rand(1, 4), None).any()
     assert (filling(torch.rand(1, 4), torch.ones(())) == 1).all()
+
+
+@pytest.mark.parametrize("name", ["lime", "smooth_grad"])
+def test_images_that_are_nearly_equal_get_the_same_draws(name: str) -> None:
+    model, (images, targets) = build("colour").double(), batch("colour")
+    near = images.double() + 1e-9
+    first, second = (_explained(model, name, x, targets) for x in (images.double(), near))
+    # Other draws would change the answer by a good part of itself.
+    assert (first - second).abs().max() < 1e-4 * first.abs().max()

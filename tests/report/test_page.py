@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.metrics.estimates import Estimate
 from captum_lipschitz.report.content import Audit, Cell, Measure, ModelAudit, Picture, Robustness, Table
+from captum_lipschitz.report.html.curve import Line, drawn
 from captum_lipschitz.report.html.figures import decimals_of, number, verdict_in_words
 from captum_lipschitz.report.html.markup import Html, escaped, tag, visible
 from captum_lipschitz.report.page import render
@@ -228,8 +229,20 @@ def test_the_curve_is_also_words_and_a_table() -> None:
     (curve,) = [one for one in read.of("svg") if one.get("role") == "img"]
     assert "falls from 100% at a change of 0 to 0% at 0.2 RMSE; half of it is gone at 0.1" in curve["aria-label"]
     points = read.of("polyline")[0]["points"].split()
-    assert len(points) == 3
+    assert len(points) == 5  # a corner before each fall
     assert {"accuracy", "size of the change \u03c1 (RMSE)", "50%", "It is loose."} <= set(read.text)
+
+
+def test_the_shaded_area_is_the_area() -> None:
+    rho, accuracy, chance = (0.0, 0.1, 0.4, 0.5), (1.0, 0.75, 0.5, 0.0), 0.25
+    area = 0.1 * 0.75 + 0.3 * 0.5 + 0.1 * 0.25  # accuracy above guessing, held until the next size
+    drawing = Read(drawn([Line(name="m", rho=rho, accuracy=accuracy, chance=chance)], unit="RMSE"))
+    corners = [tuple(map(float, point.split(","))) for point in drawing.of("polygon")[0]["points"].split()]
+    turned = zip(corners, corners[1:] + corners[:1], strict=True)
+    pixels = abs(sum(x * below - across * y for (x, y), (across, below) in turned)) / 2
+    line = [tuple(map(float, point.split(","))) for point in drawing.of("polyline")[0]["points"].split()]
+    unit = (line[-1][0] - line[0][0]) / 0.5 * (line[-1][1] - line[0][1])  # pixels to accuracy 1 over size 1
+    assert pixels / unit == pytest.approx(area, rel=0.01)  # corners are written to a tenth of a pixel
 
 
 @pytest.mark.parametrize("better", ["higher", "lower", None])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from captum_lipschitz.report.html.figures import RHO, fraction, number
 from captum_lipschitz.report.html.markup import Html, joined, tag
@@ -94,7 +95,7 @@ def _up(share: float) -> float:
 
 
 def _curve(line: Line, end: float, look: str, *, shaded: bool) -> Html:
-    points = [(_across(rho, end), _up(share)) for rho, share in zip(line.rho, line.accuracy, strict=True)]
+    points = _stairs([(_across(rho, end), _up(share)) for rho, share in zip(line.rho, line.accuracy, strict=True)])
     if not points:
         return Html()
     path = tag("polyline", points=_written(points), class_=look)
@@ -104,6 +105,14 @@ def _curve(line: Line, end: float, look: str, *, shaded: bool) -> Html:
     above = [(x, min(y, _up(line.chance))) for x, y in points]
     floor = [(above[-1][0], _up(line.chance)), (above[0][0], _up(line.chance))]
     return joined([tag("polygon", points=_written(above + floor), class_="area"), path])
+
+
+def _stairs(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points, each value held until the next one: accuracy is that of each size, not on the way between two."""
+    found = list(points[:1])
+    for (_, held), (x, y) in pairwise(points):
+        found += [(x, held), (x, y)]
+    return found
 
 
 def _chance(share: float) -> Html:

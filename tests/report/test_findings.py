@@ -79,46 +79,6 @@ def test_confined_attacks_that_were_left_out_are_not_judged() -> None:
     assert "Not looked at" in found.text
 
 
-def _faithful(better: float) -> dict[str, dict[str, Tensor]]:
-    """Adversarial explanations better than two others by so much, whichever way a measure goes."""
-    ours = {"insertion": _around(0.5 + better), "deletion": _around(0.5 - better)}
-    return {"adversarial": ours, "saliency": {"insertion": _around(0.5), "deletion": _around(0.5)},
-            "random": {"insertion": _around(0.5), "deletion": _around(0.5)}}  # fmt: skip
-
-
-@pytest.mark.parametrize(("better", "support"), [(0.2, "supported"), (-0.2, "contradicted"), (0.0, "undecided")])
-def test_more_faithful_whichever_way_a_measure_goes(better: float, support: str) -> None:
-    findings = fidelity_findings(_faithful(better))
-    assert [finding.support for finding in findings] == [support] * 5  # the claim, two methods, two measures
-    advantage = _of(findings, "than Saliency").figures["advantage by Deletion"]
-    assert advantage.mean == pytest.approx(better)
-
-
-def test_measures_and_methods_are_named_on_their_side() -> None:
-    values = _faithful(0.2)
-    values["saliency"]["deletion"] = _around(0.0)
-    findings = fidelity_findings(values)
-    assert _of(findings, "than Saliency").support == "undecided"
-    assert "more faithful by Insertion. They are less faithful by Deletion." in _of(findings, "than Saliency").text
-    by_deletion = _of(findings, "By Deletion")
-    assert by_deletion.support == "contradicted"
-    assert "more faithful than Random map. They are less faithful than Saliency." in by_deletion.text
-
-
-def test_nothing_is_claimed_without_adversarial_explanations() -> None:
-    values = _faithful(0.2)
-    del values["adversarial"]
-    assert fidelity_findings(values) == ()
-    assert invalidation_findings({}) == ()
-
-
-@given(st.lists(st.floats(-1, 1, width=32), min_size=8, max_size=24))
-def test_support_and_contradiction_swap_with_the_sign(values: list[float]) -> None:
-    known = torch.tensor(values, dtype=torch.float64)
-    one, other = (support_of(estimate(part).compared_with(0.0), "above") for part in (known, -known))
-    assert {one, other} in ({"supported", "contradicted"}, {"undecided"})
-
-
 def test_tables_compare_image_by_image() -> None:
     spread = torch.linspace(0, 1, IMAGES, dtype=torch.float64)
     values = with_derived({"adversarial": _attacked(), "saliency": _attacked()})

@@ -74,6 +74,10 @@ def majority(supports: Sequence[Support]) -> Support:
 def level_of(comparisons: int) -> float:
     """The level of each interval at which so many comparisons together err in 5% of samples (Bonferroni).
 
+    Approximately: bootstrap intervals of few images are narrower than their level. Of nine comparisons of normal values
+    without a difference, one at least errs in about a tenth of samples of 40 images, and in a fifth of 16 (uncorrected:
+    four and five tenths).
+
     Example:
         >>> level_of(1), round(level_of(10), 4)
         (0.95, 0.995)

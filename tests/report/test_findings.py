@@ -6,13 +6,11 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from captum_lipschitz.metrics.estimates import estimate
 from captum_lipschitz.report.content import Finding
-from captum_lipschitz.report.findings import fidelity_findings, invalidation_findings, support_of
+from captum_lipschitz.report.findings import invalidation_findings
 from captum_lipschitz.report.tabled import INVALIDATION, table, with_derived
 from captum_lipschitz.report.worded import number, share
 
@@ -39,27 +37,58 @@ def _of(findings: tuple[Finding, ...], words: str) -> Finding:
     return found
 
 
+RANDOM = {"random": _attacked(strength_outside=0.7)}
+
+
 def test_invalidated_explanations_are_called_so() -> None:
-    findings = invalidation_findings(with_derived({"saliency": _attacked(), "random": _attacked()}))
+    findings = invalidation_findings(with_derived({"saliency": _attacked(), **RANDOM}))
     assert [finding.support for finding in findings] == ["supported"] * 4  # none about the random map
     assert "0.9 [0.8" in _of(findings, "leave the map of Saliency").text
     assert "90% [90%, 90%] of" in _of(findings, "outside the region that Saliency").text
-    assert _of(findings, "calls unimportant").figures["within minus outside"].mean == pytest.approx(-0.5)
+    assert _of(findings, "may not touch").figures["difference from random"].mean == pytest.approx(0.2)
+    assert "That holds for 1 of 1 method. Invalidated: Saliency." in findings[0].text
 
 
 def test_what_does_not_hold_is_said_as_clearly() -> None:
-    values = _attacked(rank_correlation=0.1, outside=0.4, succeeds_outside=0.1, strength_within=0.95)
-    findings = invalidation_findings(with_derived({"grad_cam": values}))
+    values = _attacked(rank_correlation=0.1, outside=0.4, strength_outside=0.5)
+    findings = invalidation_findings(with_derived({"grad_cam": values, **RANDOM}))
     assert [finding.support for finding in findings] == ["contradicted"] * 4
     assert "the map changes with the decision" in _of(findings, "leave the map of Grad-CAM").text
     assert "more of the attacks' changes than chance" in _of(findings, "outside the region").text
+    assert "costs them more than avoiding a random region" in _of(findings, "may not touch").text
 
 
-def test_what_points_both_ways_is_undecided() -> None:
-    findings = invalidation_findings(with_derived({"saliency": _attacked(), "lime": _attacked(rank_correlation=0.1)}))
-    assert findings[0].support == "undecided"
-    assert "5 supported by the figures and 1 contradicted" in findings[0].text
-    assert "They point both ways" in findings[0].text
+def test_a_method_is_invalidated_only_where_all_three_hold() -> None:
+    values = {"saliency": _attacked(), "lime": _attacked(rank_correlation=0.1), "grad_cam": _attacked(), **RANDOM}
+    values["grad_cam"]["strength_outside"] = values["random"]["strength_outside"] + 100 * NOISE
+    found = invalidation_findings(with_derived(values))[0]
+    assert found.support == "undecided"
+    assert "That holds for 1 of 3 methods. Invalidated: Saliency." in found.text
+    assert "contradict at least one: LIME. Cannot be told of: Grad-CAM." in found.text
+
+
+def test_success_on_most_of_the_image_says_nothing_by_itself() -> None:
+    findings = invalidation_findings(with_derived({"saliency": _attacked()}))
+    found = _of(findings, "may not touch")
+    assert found.support == "undecided"
+    assert "no attack that avoids a random map's region" in found.text
+    assert found.figures["success outside"].mean == pytest.approx(1.0)
+    assert (findings[0].support, "0 of 1 method" in findings[0].text) == ("undecided", True)
+
+
+def test_a_map_for_either_decision_that_is_the_same_is_no_finding() -> None:
+    values = {"saliency": _attacked(), "lime": _attacked(new_class_rank_correlation=0.5), **RANDOM}
+    derived = with_derived(values)
+    assert ["new_class_rank_correlation" in derived[name] for name in ("saliency", "lime")] == [False, True]
+    findings = invalidation_findings(derived)
+    assert "as is bound to be with two classes" in _of(findings, "the map of Saliency").text
+    assert "for the new decision the correlation is 0.5" in _of(findings, "the map of LIME").text
+    shown = table(
+        with_derived({"saliency": _attacked()}), INVALIDATION, title="t", text="", compared_with="adversarial"
+    )
+    assert shown is not None
+    assert "new_class_rank_correlation" not in [measure.key for measure in shown.measures]
+    assert invalidation_findings({}) == ()
 
 
 @pytest.mark.parametrize(("images", "said"), [(7, "7 images with a figure, fewer than 8, are too few"), (16, "cannot")])
@@ -74,7 +103,7 @@ def test_a_sample_that_cannot_tell_says_so(images: int, said: str) -> None:
 
 def test_confined_attacks_that_were_left_out_are_not_judged() -> None:
     nothing = dict.fromkeys(("strength_within", "strength_outside", "succeeds_within", "succeeds_outside"), math.nan)
-    found = _of(invalidation_findings(with_derived({"saliency": _attacked(**nothing)})), "calls unimportant")
+    found = _of(invalidation_findings(with_derived({"saliency": _attacked(**nothing)})), "may not touch")
     assert (found.support, found.figures) == ("undecided", {})
     assert "Not looked at" in found.text
 

@@ -127,7 +127,11 @@ def robust_finding(first: Measured, second: Measured) -> tuple[int, Finding] | N
     }
     told = "; ".join(f"{what} {listed(names)}" for what, names in groups.items() if names)
     areas = [f"{model.name} {model.area.area:.3g}" for model in (robust, other) if model.area is not None]
-    omitted = [f"{TITLES[method]} (by {titles[key]})" for key, gain in gains.items() for method in gain.omitted]
+    methods = dict.fromkeys(method for gain in gains.values() for method in gain.omitted)
+    omitted = [
+        f"{TITLES[method]} (by {listed([titles[key] for key, gain in gains.items() if method in gain.omitted])})"
+        for method in methods
+    ]
     without = f" Not counted, for want of values on both models: {listed(omitted)}." if omitted else ""
     finding = Finding(
         claim="The advantage of adversarial explanations over the other methods is larger on the more robust model.",

@@ -108,7 +108,7 @@ def test_a_method_without_values_on_one_model_is_named_and_not_counted() -> None
         assert before is not None
         assert found is not None
         assert found.figures == before.figures
-        assert "Not counted, for want of values on both models: Grad-CAM (by Insertion)." in found.text
+        assert "Not counted, for want of values on both models: Grad-CAM (by Insertion and Deletion)." in found.text
 
 
 def test_an_images_mean_is_over_the_methods_that_both_models_have_there() -> None:

@@ -20,7 +20,7 @@ from captum_lipschitz.report.tabled import Values
 from captum_lipschitz.report.worded import counted, listed, number
 
 UNLEARNT = 0.5  # rank correlation with the randomised model's map above which a method hardly depends on parameters
-_COMPARED = {"faithfulness": "faithful", "stability": "stable", "promise": "true to their promise"}
+_COMPARED = {"faithfulness": "faithful", "stability": "stable", "promise": "effective"}
 _OUTSIDE = {
     "faithfulness": "",
     "stability": "Outside the verdict on faithfulness: a map that is the same for every image is the most stable one. ",

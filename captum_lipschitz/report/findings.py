@@ -10,13 +10,14 @@ from captum_lipschitz.metrics.estimates import estimate, paired_difference
 from captum_lipschitz.report.content import Finding, Support
 from captum_lipschitz.report.faithful import fidelity_findings
 from captum_lipschitz.report.methods import TITLES
-from captum_lipschitz.report.sides import OURS, RANDOM, majority, support_of
+from captum_lipschitz.report.sides import OURS, RANDOM, majority, side_of, support_of
 from captum_lipschitz.report.tabled import Values
 from captum_lipschitz.report.worded import listed, number, share, why_open
 
 __all__ = ["OURS", "fidelity_findings", "invalidation_findings"]
 
 SAME = 0.5  # rank correlation above which a map counts as the one that it was
+SMALLEST = 0.01  # difference of two shares, or of two strengths, that matters
 _BASELINES = (OURS, RANDOM)  # that claim 2 is not about: our own explanation, and the map that knows nothing
 
 
@@ -52,8 +53,8 @@ def _map_stays(title: str, values: Mapping[str, Tensor]) -> Finding:
     correlation, top = estimate(values["rank_correlation"]), estimate(values["top_overlap"])
     figures = {"rank correlation": correlation, "overlap of the top tenth": top}
     told = (
-        "The map for the new decision is no other one: image by image it is as like the map before, as is bound to be "
-        "with two classes, of which one's evidence for is the other's against."
+        "The map for the new decision says nothing further: on every image it is as like the map before as the label's "
+        "is, as it is bound to be with two classes, of which one's evidence for is the other's against."
     )
     if "new_class_rank_correlation" in values:
         new = figures["with the new decision's map"] = estimate(values["new_class_rank_correlation"])
@@ -76,11 +77,12 @@ def _map_stays(title: str, values: Mapping[str, Tensor]) -> Finding:
 def _change_avoids(title: str, values: Mapping[str, Tensor]) -> Finding:
     outside, random = estimate(values["outside"]), estimate(values["at_random"])
     beyond = estimate(values["outside_minus_at_random"])
-    verdict = beyond.compared_with(0.0)
+    verdict = side_of(beyond, SMALLEST)
     what = {
         "above": "the attacks avoid what the map calls important",
         "below": "the map holds more of the attacks' changes than chance would give it",
-    }.get(verdict, why_open(verdict, beyond, "0, no difference from chance"))
+        "same": f"the two differ by no more than {SMALLEST:g}",
+    }.get(verdict, why_open(verdict, beyond, f"{SMALLEST:g} or -{SMALLEST:g}, the smallest difference that matters"))
     return Finding(
         claim=f"Attacks make their changes outside the region that {title} calls important, more than by chance.",
         support=support_of(verdict, "above"),
@@ -104,11 +106,12 @@ def _avoiding_costs_less(title: str, values: Mapping[str, Tensor], random: Tenso
     if random is None or beyond is None or not beyond.images:
         why = "What that says cannot be told: there is no attack that avoids a random map's region to compare with."
         return Finding(claim=claim, support="undecided", text=f"{told}. {why}", figures=figures)
-    verdict = beyond.compared_with(0.0)
+    verdict = side_of(beyond, SMALLEST)
     what = {
         "above": "avoiding what the map calls important costs them less than avoiding a random region",
         "below": "avoiding what the map calls important costs them more than avoiding a random region",
-    }.get(verdict, why_open(verdict, beyond, "0, no difference from a random region"))
+        "same": f"the two differ by no more than {SMALLEST:g}",
+    }.get(verdict, why_open(verdict, beyond, f"{SMALLEST:g} or -{SMALLEST:g}, the smallest difference that matters"))
     by_chance = estimate(random)
     return Finding(
         claim=claim,

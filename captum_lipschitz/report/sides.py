@@ -90,6 +90,6 @@ def correction(comparisons: int) -> str:
     if comparisons < 2:
         return ""
     return (
-        f" Decided by intervals of {level_of(comparisons):.3%}, as these are {counted(comparisons, 'comparison')} at "
-        "once (Bonferroni); the figures' intervals are of 95%."
+        f" Decided by intervals of {100 * level_of(comparisons):.4g}%, as these are "
+        f"{counted(comparisons, 'comparison')} at once (Bonferroni); the figures' intervals are of 95%."
     )

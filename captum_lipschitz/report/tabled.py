@@ -7,10 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from captum_lipschitz.metrics.estimates import estimate, paired_difference
+from captum_lipschitz.metrics.estimates import Verdict, estimate, paired_difference
+from captum_lipschitz.metrics.fidelity import FIDELITY_MEASURES
 from captum_lipschitz.report.content import Cell, Measure, Table
 from captum_lipschitz.report.methods import TITLES
-from captum_lipschitz.report.sides import RANDOM
+from captum_lipschitz.report.sides import RANDOM, side_of
 
 Values = Mapping[str, Mapping[str, Tensor]]
 """By name of the method, then by key of the measure: one value per image, (N,), NaN where there is none."""
@@ -159,7 +160,9 @@ def table(values: Values, measures: tuple[Measure, ...], *, title: str, text: st
     rows = {
         TITLES[method]: {
             measure.key: cell(
-                found[measure.key], None if method == compared_with else (compared or {}).get(measure.key)
+                found[measure.key],
+                None if method == compared_with else (compared or {}).get(measure.key),
+                smallest=FIDELITY_MEASURES[measure.key].smallest if measure.key in FIDELITY_MEASURES else 0.0,
             )
             for measure in shown
             if _known(found.get(measure.key))
@@ -175,15 +178,17 @@ def table(values: Values, measures: tuple[Measure, ...], *, title: str, text: st
     )
 
 
-def cell(values: Tensor, compared: Tensor | None) -> Cell:
-    """One method's figure beside the values, on the same images, that it is compared with."""
+def cell(values: Tensor, compared: Tensor | None, *, smallest: float = 0.0) -> Cell:
+    """One method's figure beside the values, on the same images, that it is compared with.
+
+    Its verdict is ``"above"`` or ``"below"`` only where all of the interval is beyond ``smallest``.
+    """
     difference = None if compared is None else paired_difference(values, compared)
-    return Cell(
-        value=estimate(values),
-        difference=difference,
-        verdict=None if difference is None else difference.compared_with(0.0),
-        values=tuple(values.double().tolist()),
-    )
+    verdict: Verdict | None = None
+    if difference is not None:
+        side = side_of(difference, smallest)
+        verdict = "undecided" if side == "same" else side
+    return Cell(value=estimate(values), difference=difference, verdict=verdict, values=tuple(values.double().tolist()))
 
 
 def _known(values: Tensor | None) -> bool:

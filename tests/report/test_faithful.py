@@ -144,4 +144,4 @@ def test_several_comparisons_need_wider_intervals() -> None:
     one, eight = findings[1], findings[8]
     assert (one.support, eight.support) == ("supported", "undecided")
     assert one.figures["advantage over Saliency"] == eight.figures["advantage over Saliency"]
-    assert "99.375%" in eight.text
+    assert "99.38%" in eight.text

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_lipschitz.metrics.estimates import estimate
-from captum_lipschitz.report.content import Finding
+from captum_lipschitz.report.content import Finding, Measure
 from captum_lipschitz.report.findings import invalidation_findings
 from captum_lipschitz.report.tabled import INVALIDATION, table, with_derived
 from captum_lipschitz.report.worded import number, share
@@ -67,6 +67,15 @@ def test_a_method_is_invalidated_only_where_all_three_hold() -> None:
     assert "contradict at least one: LIME. Cannot be told of: Grad-CAM." in found.text
 
 
+def test_differences_that_do_not_matter_are_no_verdict_on_attacks() -> None:
+    values = {"saliency": _attacked(outside=0.80001, strength_outside=0.70001), **RANDOM}
+    findings = invalidation_findings(with_derived(values))
+    for words in ("outside the region", "may not touch"):
+        found = _of(findings, words)
+        assert found.support == "undecided"
+        assert "the two differ by no more than 0.01" in found.text
+
+
 def test_success_on_most_of_the_image_says_nothing_by_itself() -> None:
     findings = invalidation_findings(with_derived({"saliency": _attacked()}))
     found = _of(findings, "may not touch")
@@ -81,7 +90,7 @@ def test_a_map_for_either_decision_that_is_the_same_is_no_finding() -> None:
     derived = with_derived(values)
     assert ["new_class_rank_correlation" in derived[name] for name in ("saliency", "lime")] == [False, True]
     findings = invalidation_findings(derived)
-    assert "as is bound to be with two classes" in _of(findings, "the map of Saliency").text
+    assert "as it is bound to be with two classes" in _of(findings, "the map of Saliency").text
     assert "for the new decision the correlation is 0.5" in _of(findings, "the map of LIME").text
     shown = table(
         with_derived({"saliency": _attacked()}), INVALIDATION, title="t", text="", compared_with="adversarial"
@@ -137,3 +146,12 @@ def test_measures_and_methods_without_a_value_have_no_cell() -> None:
 def test_figures_in_words() -> None:
     assert number(estimate(torch.full((3,), math.nan))) == "unknown"
     assert share(estimate(torch.tensor([True]))) == "100% (1 image, too few for an interval)"
+
+
+def test_a_cell_marks_no_difference_too_small_to_matter() -> None:
+    measure = Measure(key="stability", title="t", text="", better="higher")
+    values = {"adversarial": {"stability": _around(0.9)}, "saliency": {"stability": _around(0.9) - 1.4e-5}}
+    values["lime"] = {"stability": _around(0.8)}
+    shown = table(values, (measure,), title="t", text="", compared_with="adversarial")
+    assert shown is not None
+    assert [shown.rows[row]["stability"].verdict for row in ("Saliency", "LIME")] == ["undecided", "below"]

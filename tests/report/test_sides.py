@@ -52,4 +52,4 @@ def test_several_comparisons_err_less_often_with_wider_intervals() -> None:
 
 def test_the_correction_is_told() -> None:
     assert correction(1) == ""
-    assert "99.444%, as these are 9 comparisons at once (Bonferroni)" in correction(9)
+    assert "99.44%, as these are 9 comparisons at once (Bonferroni)" in correction(9)

@@ -13,13 +13,14 @@ from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.metrics.area import bootstrap_generator, finite_or_none, percentile_interval, resample_counts
 
 FEWEST = 8  # images below which a bootstrap of them says nothing
+LEVEL = 0.95
 
 Verdict = Literal["above", "below", "undecided", "too few"]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over images, with a 95% interval from resampling them.
+    """A mean over images, with an interval from resampling them, of 95% where no other level was asked for.
 
     Attributes:
         mean: over the images that have a value; NaN where none has.
@@ -58,15 +59,17 @@ class Estimate:
         return figures
 
 
-def estimate(values: Tensor, *, generator: torch.Generator | None = None) -> Estimate:
+def estimate(values: Tensor, *, generator: torch.Generator | None = None, level: float = LEVEL) -> Estimate:
     """The mean of one value per image, with its 95% interval: percentiles of 2,000 resamples of the images.
 
     Args:
         values: (N,), floating or bool (a share); NaN for an image that has no value.
         generator: source of the resamples; ``None`` is a fixed seed, so that results repeat.
+        level: that the interval should hold the mean with, above 0 and below 1; 1 - 0.05 / k for each of k comparisons
+            keeps the chance of one false verdict among them at 5% (Bonferroni).
 
     Raises:
-        InvalidInputError, InvalidTypeError: another shape, or no numbers.
+        InvalidInputError, InvalidTypeError: another shape, no numbers, or no such level.
 
     Example:
         >>> estimate(torch.tensor([True, False] * 8)).mean
@@ -79,18 +82,22 @@ def estimate(values: Tensor, *, generator: torch.Generator | None = None) -> Est
         raise InvalidTypeError(f"values: expected a tensor, got {type(values).__name__}")
     if values.dim() != 1 or values.is_complex():
         raise InvalidInputError(f"values: expected one real number per image, shape (N,), got {tuple(values.shape)}")
+    if not 0 < level < 1:
+        raise InvalidInputError(f"level: expected a number above 0 and below 1, got {level!r}")
     numbers = values.detach().cpu().double()
     known = numbers[~numbers.isnan()]
     source = bootstrap_generator(generator)
     interval = (math.nan, math.nan)
     if len(known) >= FEWEST:
         means = [counts @ known / len(known) for counts in resample_counts(len(known), generator=source)]
-        interval = percentile_interval(torch.cat(means))
+        interval = percentile_interval(torch.cat(means), level)
     mean = float(known.mean()) if len(known) else math.nan
     return Estimate(mean, interval, len(known), len(numbers) - len(known))
 
 
-def paired_difference(a: Tensor, b: Tensor, *, generator: torch.Generator | None = None) -> Estimate:
+def paired_difference(
+    a: Tensor, b: Tensor, *, generator: torch.Generator | None = None, level: float = LEVEL
+) -> Estimate:
     """The mean of ``a - b`` over the images that have a value in both, with its 95% interval.
 
     What varies with the image and not with the method cancels out, so that far fewer images are needed than for two
@@ -100,9 +107,10 @@ def paired_difference(a: Tensor, b: Tensor, *, generator: torch.Generator | None
         a: (N,), one value per image.
         b: likewise, of the same images in the same order.
         generator: source of the resamples; ``None`` is a fixed seed.
+        level: of the interval, as in ``estimate``.
 
     Raises:
-        InvalidInputError, InvalidTypeError: other shapes, or no numbers.
+        InvalidInputError, InvalidTypeError: other shapes, no numbers, or no such level.
 
     Example:
         >>> first = torch.linspace(0, 1, 16)
@@ -114,4 +122,4 @@ def paired_difference(a: Tensor, b: Tensor, *, generator: torch.Generator | None
             raise InvalidTypeError(f"{name}: expected a tensor, got {type(values).__name__}")
     if a.shape != b.shape:
         raise InvalidInputError(f"b: expected the images of a, shape {tuple(a.shape)}, got {tuple(b.shape)}")
-    return estimate(a.detach().cpu().double() - b.detach().cpu().double(), generator=generator)
+    return estimate(a.detach().cpu().double() - b.detach().cpu().double(), generator=generator, level=level)

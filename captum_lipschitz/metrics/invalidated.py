@@ -70,7 +70,8 @@ class InvalidationResult:
 
         ``changed``: share of the rightly decided images. ``outside_minus_at_random`` and ``outside_minus_at_centre``:
         above 0 where the perturbation avoids what the explanation calls important more than an uninformed region.
-        ``within_minus_outside``, of the strengths: below 0 where the rest of the image is the better place to attack.
+        ``within_minus_outside``, of the strengths: below 0 where confining to the region costs more than confining to
+        the rest, which is most of the image: compare it with an uninformed explanation's before calling that a merit.
 
         Args:
             generator: source of the resamples, the same state for each; ``None`` is a fixed seed.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
-from captum_lipschitz.metrics.estimates import estimate, paired_difference
+from captum_lipschitz.metrics.estimates import Verdict, estimate, paired_difference
+from captum_lipschitz.metrics.fidelity import FIDELITY_MEASURES
 from captum_lipschitz.report.content import Cell, Measure, Table
 from captum_lipschitz.report.methods import TITLES
+from captum_lipschitz.report.sides import RANDOM, side_of
 
 Values = Mapping[str, Mapping[str, Tensor]]
 """By name of the method, then by key of the measure: one value per image, (N,), NaN where there is none."""
@@ -42,7 +45,8 @@ INVALIDATION: tuple[Measure, ...] = (
         key="new_class_rank_correlation",
         title="Map of the new decision",
         text="Rank correlation of the label's map before with the new decision's map after the attack, -1 to 1: near 1 "
-        "where the method gives both decisions the same reasons.",
+        "where the method gives both decisions the same reasons. Left out where it is that of the label's map on every "
+        "image, as with two classes, of which one's evidence for is the other's against.",
         better="lower",
     ),
     Measure(
@@ -91,26 +95,42 @@ INVALIDATION: tuple[Measure, ...] = (
         better="lower",
     ),
     Measure(
-        key="within_minus_outside",
-        title="Within minus outside",
-        text="Difference of the two strengths: below 0 where the rest of the image is the better place to attack.",
-        better="higher",
+        key="strength_beyond_random",
+        title="Outside, beyond random",
+        text="Strength outside minus that of attacks that avoid the random map's region of the same size, on the same "
+        "image: above 0 where avoiding what the map calls important costs less than avoiding a random region.",
+        better="lower",
     ),
 )
 """The columns of the table on claim 2, in its order."""
 
-_DERIVED = {
-    "outside_minus_at_random": ("outside", "at_random"),
-    "within_minus_outside": ("strength_within", "strength_outside"),
-}
+_NEW, _OLD = "new_class_rank_correlation", "rank_correlation"
 
 
 def with_derived(values: Values) -> dict[str, dict[str, Tensor]]:
-    """The values of ``InvalidationResult`` with the differences that the table shows."""
-    return {
-        method: {**found, **{key: found[a] - found[b] for key, (a, b) in _DERIVED.items() if {a, b} <= set(found)}}
-        for method, found in values.items()
-    }
+    """The values of ``InvalidationResult`` with the differences that the table shows.
+
+    Without the new decision's map, where that is as like the map before as the label's is on every image: so it is
+    bound to be with two classes, whose maps are magnitudes of the same numbers, and it would look like a finding.
+
+    Example:
+        >>> import torch
+        >>> same = {"rank_correlation": torch.ones(4), "new_class_rank_correlation": torch.ones(4)}
+        >>> list(with_derived({"saliency": same})["saliency"])
+        ['rank_correlation']
+    """
+    random = values.get(RANDOM, {}).get("strength_outside")
+    derived: dict[str, dict[str, Tensor]] = {}
+    for method, given in values.items():
+        found = dict(given)
+        if {_NEW, _OLD} <= set(found) and torch.allclose(found[_NEW], found[_OLD], rtol=0, atol=1e-9, equal_nan=True):
+            del found[_NEW]
+        if {"outside", "at_random"} <= set(found):
+            found["outside_minus_at_random"] = found["outside"] - found["at_random"]
+        if method != RANDOM and random is not None and "strength_outside" in found:
+            found["strength_beyond_random"] = found["strength_outside"] - random
+        derived[method] = found
+    return derived
 
 
 def table(values: Values, measures: tuple[Measure, ...], *, title: str, text: str, compared_with: str) -> Table | None:
@@ -140,7 +160,9 @@ def table(values: Values, measures: tuple[Measure, ...], *, title: str, text: st
     rows = {
         TITLES[method]: {
             measure.key: cell(
-                found[measure.key], None if method == compared_with else (compared or {}).get(measure.key)
+                found[measure.key],
+                None if method == compared_with else (compared or {}).get(measure.key),
+                smallest=FIDELITY_MEASURES[measure.key].smallest if measure.key in FIDELITY_MEASURES else 0.0,
             )
             for measure in shown
             if _known(found.get(measure.key))
@@ -156,15 +178,17 @@ def table(values: Values, measures: tuple[Measure, ...], *, title: str, text: st
     )
 
 
-def cell(values: Tensor, compared: Tensor | None) -> Cell:
-    """One method's figure beside the values, on the same images, that it is compared with."""
+def cell(values: Tensor, compared: Tensor | None, *, smallest: float = 0.0) -> Cell:
+    """One method's figure beside the values, on the same images, that it is compared with.
+
+    Its verdict is ``"above"`` or ``"below"`` only where all of the interval is beyond ``smallest``.
+    """
     difference = None if compared is None else paired_difference(values, compared)
-    return Cell(
-        value=estimate(values),
-        difference=difference,
-        verdict=None if difference is None else difference.compared_with(0.0),
-        values=tuple(values.double().tolist()),
-    )
+    verdict: Verdict | None = None
+    if difference is not None:
+        side = side_of(difference, smallest)
+        verdict = "undecided" if side == "same" else side
+    return Cell(value=estimate(values), difference=difference, verdict=verdict, values=tuple(values.double().tolist()))
 
 
 def _known(values: Tensor | None) -> bool:

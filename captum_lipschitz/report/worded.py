@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from captum_lipschitz.metrics.estimates import Estimate, Verdict
 
@@ -48,7 +49,7 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def why_open(verdict: Verdict, found: Estimate, limit: str) -> str:
+def why_open(verdict: Verdict | Literal["same"], found: Estimate, limit: str) -> str:
     """Why a sample cannot tell on which side of a limit a mean lies."""
     if verdict == "too few":
         return f"{counted(found.images, 'image')} with a figure, fewer than 8, are too few to tell"

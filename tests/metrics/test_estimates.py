@@ -95,3 +95,18 @@ def test_what_cannot_be_averaged_is_refused() -> None:
         paired_difference(torch.ones(2), 1.0)  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match=r"b: expected the images of a, shape \(3,\), got \(1,\)"):
         paired_difference(torch.ones(3), torch.ones(1))
+
+
+@given(NUMBERS)
+def test_a_higher_level_widens_the_interval_and_leaves_the_mean(values: torch.Tensor) -> None:
+    found, wide = estimate(values), estimate(values, level=0.995)
+    assert (found.mean, found.images) == (wide.mean, wide.images)
+    assert wide.interval[0] <= found.interval[0] <= found.interval[1] <= wide.interval[1]
+    assert paired_difference(values, torch.zeros_like(values), level=0.995) == wide
+    assert estimate(values, level=0.95) == found
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, -1.0, math.nan])
+def test_a_level_that_is_none_is_refused(level: float) -> None:
+    with pytest.raises(InvalidInputError, match="level"):
+        estimate(torch.ones(16), level=level)

@@ -125,7 +125,9 @@ def test_a_method_explains_other_weights_too() -> None:
 class _Functional(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.act, self.last = nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, CLASSES)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # without one, an image's gradient may be zero
+            self.first, self.act, self.last = nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, CLASSES)
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.last(F.relu(self.act(self.first(inputs)) + 1))

@@ -34,7 +34,7 @@ class ExplainedImage:
         number: its place in the data.
         name: of its file, or ``"image 12"``.
         label: name of its class; ``None`` where there is none.
-        prediction: name of the class that the model gives it.
+        prediction: name of the class that the model gives it; ``None`` where it decides for no label at all.
         original: the image itself; ``None`` with ``--no-images``.
         explanations: by name of the class explained, then of the method: one picture, or for those of a size one for
             each rho, the smallest first.
@@ -43,7 +43,7 @@ class ExplainedImage:
     number: int
     name: str
     label: str | None
-    prediction: str
+    prediction: str | None
     original: Picture | None
     explanations: Mapping[str, Mapping[str, tuple[Picture, ...]]] = field(default_factory=dict)
 

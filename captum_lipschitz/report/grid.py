@@ -45,6 +45,7 @@ def explained_image(
     name: str,
     label: int | None,
     prediction: int,
+    decided: bool = True,
     class_names: Sequence[str],
     classes: Sequence[int],
     rhos: Sequence[float],
@@ -67,7 +68,8 @@ def explained_image(
         number: its place in the data.
         name: of its file.
         label: the true class; ``None`` where there is none.
-        prediction: the class that the model decides for.
+        prediction: the class that the model decides for, or comes nearest to.
+        decided: whether it decides for it; a model of several labels may decide for none.
         class_names: of all classes.
         classes: to explain, see ``explained_classes``.
         rhos: sizes of the changes, RMSE, for methods of a size.
@@ -120,7 +122,7 @@ def explained_image(
         number=number,
         name=shown,
         label=None if label is None else names[label],
-        prediction=names[prediction],
+        prediction=names[prediction] if decided else None,
         original=image_picture(image[0], shown, look) if with_images else None,
         explanations={names[c]: {title: found[i] for title, found in drawn.items()} for i, c in enumerate(classes)},
     )

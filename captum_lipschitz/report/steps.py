@@ -211,6 +211,7 @@ def pictured(subject: Subject, chunk: Chunk, settings: AuditSettings) -> Step:
                 name=_name(subject, number),
                 label=label,
                 prediction=int(logits[row].argmax()),
+                decided=not several or bool(logits[row].max() > 0),
                 class_names=subject.classes,
                 classes=explained_classes(logits[row], label, most=settings.plan.classes),
                 rhos=[factor * settings.rho for factor in settings.plan.sizes],

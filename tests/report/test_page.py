@@ -233,6 +233,17 @@ def test_the_curve_is_also_words_and_a_table() -> None:
     assert {"accuracy", "size of the change \u03c1 (RMSE)", "50%", "It is loose."} <= set(read.text)
 
 
+def test_a_decision_for_no_label_is_called_so_and_its_row_is_first_shown() -> None:
+    audit = made_up_audit(images=1)
+    (image,) = audit.models[0].images
+    read = render(
+        replace(audit, models=(replace(audit.models[0], images=(replace(image, label=None, prediction=None),)),))
+    )
+    assert '<span class="what">predicted </span><em>none</em>' in read
+    assert "decided wrongly" not in read
+    assert read.count('data-shown-for="predicted ') == 1
+
+
 def test_the_shaded_area_is_the_area() -> None:
     rho, accuracy, chance = (0.0, 0.1, 0.4, 0.5), (1.0, 0.75, 0.5, 0.0), 0.25
     area = 0.1 * 0.75 + 0.3 * 0.5 + 0.1 * 0.25  # accuracy above guessing, held until the next size

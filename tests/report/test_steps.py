@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from captum_lipschitz.metrics.fidelity import RememberedModel, explanation_fidelity
 from captum_lipschitz.metrics.fidelity.settings import FidelitySettings
 from captum_lipschitz.report.methods import Method, all_methods
-from captum_lipschitz.report.steps import Chunk, faithful
+from captum_lipschitz.report.steps import Chunk, faithful, pictured
 
 AVERAGE = torch.full((1, 6), 4.0, dtype=torch.float64)
 
@@ -75,3 +75,19 @@ def test_what_is_judged_by_different_outputs_still_shares_forward_passes() -> No
         )
         seen.append(len(remembered))
     assert seen[0] == seen[1] > 0
+
+
+def test_what_decides_for_no_label_predicts_none() -> None:
+    model, rows = linear(torch.tensor([[1.0, 0.0], [0.0, 1.0]])), torch.tensor([[-1.0, -2.0], [-1.0, 2.0]])
+    methods, _ = all_methods(model, rows[:1], effort="fast", multi_label=True)
+    subject: Any = SimpleNamespace(
+        model=model,
+        head=SimpleNamespace(kind="multi_label"),
+        methods={"saliency": methods["saliency"]},
+        classes=("a", "b"),
+        bounds=None,
+        data=SimpleNamespace(name=str),
+    )
+    settings: Any = SimpleNamespace(rho=0.1, images=True, plan=SimpleNamespace(classes=2, sizes=(1.0,)))
+    step = pictured(subject, Chunk(rows, torch.zeros(2, 2).long(), 0), settings)
+    assert [image["prediction"] for image in step.notes["images"]] == [None, "b"]

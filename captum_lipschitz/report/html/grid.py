@@ -29,7 +29,8 @@ class _Row:
     @property
     def roles(self) -> list[str]:
         found = []
-        if self.explained == self.image.prediction:
+        likeliest = next(iter(self.image.explanations))  # stands in for a prediction where there is none
+        if self.explained == (likeliest if self.image.prediction is None else self.image.prediction):
             found.append("predicted")
         if self.explained == self.image.label:
             found.append("true")
@@ -122,7 +123,7 @@ class Grid:
         lines = [("", named(image.name)), *([("model ", named(row.model.name))] if self._several else [])]
         if image.label is not None:
             lines.append(("true ", named(image.label)))
-        lines.append(("predicted ", named(image.prediction)))
+        lines.append(("predicted ", tag("em", "none") if image.prediction is None else named(image.prediction)))
         lines.append(("explained ", tag("strong", named(row.explained))))
         written = [tag("span", tag("span", what, class_="what") if what else "", name) for what, name in lines]
         wrong = [tag("span", "decided wrongly", class_="wrong")] if image.label not in (None, image.prediction) else []

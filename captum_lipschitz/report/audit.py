@@ -169,7 +169,8 @@ def _fidelity_table(measured: Measured) -> Table | None:
         FAITHFUL,
         title="Fidelity of explanations",
         text="How faithfully each method's explanation of the model's own decision tells what the model does, on the "
-        "same images. What is behind a mean is the difference from adversarial explanations, image by image.",
+        "same images: insertion, deletion, infidelity and ROAD. The others are of something else, and decide nothing "
+        "here. What is behind a mean is the difference from adversarial explanations, image by image.",
         compared_with=OURS,
     )
 

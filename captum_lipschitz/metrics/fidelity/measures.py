@@ -57,8 +57,8 @@ _MEASURES = (
     FidelityMeasure(
         key="infidelity",
         title="Infidelity",
-        text="Share of the output's mean squared change, when random blocks are removed, that the explanation (scaled "
-        "in the best way) does not predict: 0 to 1, and 1 for one that says nothing.",
+        text="Share of the mean squared change of the output that the method explains, when random blocks are replaced "
+        "by what the method takes for absent, that the explanation (scaled in the best way) does not predict: 0 to 1.",
         better="lower",
         kind="faithfulness",
         smallest=0.01,

@@ -60,7 +60,8 @@ def _areas(models: list[dict[str, Any]]) -> str:
 def _findings(findings: list[dict[str, Any]]) -> str:
     rows = ["| claim | | why |", "| --- | --- | --- |"]
     rows += [f"| {one['claim']} | {_SHORT[one['support']]} | {one['text']} |" for one in findings]
-    return "\n".join(rows)
+    shown = "\n".join(rows)
+    return f"<details><summary>All {len(findings)}, with their figures</summary>\n\n{shown}\n\n</details>"
 
 
 def _table(table: dict[str, Any]) -> str:

@@ -103,8 +103,8 @@ def _reading(table: Table) -> list[str]:
         with_it,
         " on the same images, its interval, and what that says: better or worse than ",
         with_it,
-        " where the whole interval lies beyond the smallest difference that matters (0.01; 0 for Toward, Away and the"
-        " columns that are no measure of fidelity), “cannot tell” where it does not.",
+        " where the whole interval lies beyond the smallest difference that matters (0.01 for measures of fidelity",
+        " that end at 1, else 0), “cannot tell” where it does not.",
     ]
 
 

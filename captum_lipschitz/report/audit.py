@@ -11,18 +11,18 @@ from torch import Tensor
 from captum_lipschitz.measure.data import open_data
 from captum_lipschitz.measure.machine import described, pick_device, repeatable
 from captum_lipschitz.metrics.fidelity import FIDELITY_MEASURES
-from captum_lipschitz.report.compared import Measured, comparison, robust_finding, robustness_finding
 from captum_lipschitz.report.content import Audit, Finding, Measure, ModelAudit, Table
-from captum_lipschitz.report.findings import OURS, fidelity_findings, invalidation_findings
-from captum_lipschitz.report.methods import TITLES
+from captum_lipschitz.report.explanations.methods import TITLES
+from captum_lipschitz.report.images.unshown import OUTLINING, forget_images, pictured_methods
 from captum_lipschitz.report.outputs import remove_report, write_report
 from captum_lipschitz.report.robust import area_of, robustness_of
 from captum_lipschitz.report.settings import AuditSettings
 from captum_lipschitz.report.steps import as_image
 from captum_lipschitz.report.store import StepStore
 from captum_lipschitz.report.subject import Subject, subject_of
-from captum_lipschitz.report.tabled import INVALIDATION, table, with_derived
-from captum_lipschitz.report.unshown import OUTLINING, forget_images, pictured_methods
+from captum_lipschitz.report.verdicts.compared import Measured, comparison, robust_finding, robustness_finding
+from captum_lipschitz.report.verdicts.findings import OURS, fidelity_findings, invalidation_findings
+from captum_lipschitz.report.verdicts.tabled import INVALIDATION, table, with_derived
 from captum_lipschitz.report.work import ATTACK, DOUBTS, FIDELITY, LABELS, PICTURES, Work, carry_out, jobs_of
 from captum_lipschitz.report.work import INVALIDATION as ATTACKED
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from captum_lipschitz.errors import InvalidInputError, UnknownNameError
 from captum_lipschitz.measure.settings import AraSettings
-from captum_lipschitz.report.methods import TITLES
+from captum_lipschitz.report.explanations.methods import TITLES
 
 Effort = Literal["fast", "standard"]
 
@@ -68,7 +68,7 @@ class AuditSettings:
         class_names: a file of names (a JSON list, or one name a line), or the names themselves, class 0 first; empty
             for the folders' names, or ``"class 0"`` and so on.
         limit: number of images, at least 1; ``None`` is all of them.
-        methods: names of explanation methods (``report.methods.TITLES``); empty for all ten.
+        methods: names of explanation methods (``report.explanations.methods.TITLES``); empty for all ten.
         effort: ``"fast"`` or ``"standard"``; ``PLANS`` says what each does.
         rho: size of the adversarial explanation, RMSE, positive.
         bounds: the box that adversarial images stay in, (low, high); ``None`` for none, as in the paper.

@@ -21,12 +21,12 @@ from captum_lipschitz.metrics.invalidation import invalidation
 from captum_lipschitz.metrics.masking import find_doubts
 from captum_lipschitz.metrics.measurement import AnyAttack, Measurement, Part
 from captum_lipschitz.report.content import ExplainedImage, Picture
-from captum_lipschitz.report.grid import explained_classes, explained_image
-from captum_lipschitz.report.methods import Method
+from captum_lipschitz.report.explanations.methods import Method
+from captum_lipschitz.report.images.grid import explained_classes, explained_image
+from captum_lipschitz.report.images.unshown import pictured_methods
 from captum_lipschitz.report.settings import AuditSettings, Plan
 from captum_lipschitz.report.store import Step
 from captum_lipschitz.report.subject import Subject
-from captum_lipschitz.report.unshown import pictured_methods
 
 DOUBTED = 16  # images that doubts are looked for on
 

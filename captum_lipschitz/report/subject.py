@@ -17,9 +17,9 @@ from captum_lipschitz.measure.data import ImageData, check_folder_classes, start
 from captum_lipschitz.measure.fingerprints import identity_of
 from captum_lipschitz.measure.models import load_model
 from captum_lipschitz.measure.settings import version_of
-from captum_lipschitz.report.explaining import rows_for
-from captum_lipschitz.report.heads import Head, as_classes, head_of
-from captum_lipschitz.report.methods import Method, all_methods
+from captum_lipschitz.report.explanations.explaining import rows_for
+from captum_lipschitz.report.explanations.heads import Head, as_classes, head_of
+from captum_lipschitz.report.explanations.methods import Method, all_methods
 from captum_lipschitz.report.names import class_names
 from captum_lipschitz.report.settings import AuditSettings
 

@@ -14,12 +14,12 @@ from captum_lipschitz.attacks import AttackResult
 from captum_lipschitz.measure.chunks import spans
 from captum_lipschitz.measure.settings import fingerprint
 from captum_lipschitz.report import steps
+from captum_lipschitz.report.images.unshown import pictured_methods
 from captum_lipschitz.report.progress import Kind, Progress
 from captum_lipschitz.report.settings import AuditSettings
 from captum_lipschitz.report.steps import Chunk
 from captum_lipschitz.report.store import Step, StepStore
 from captum_lipschitz.report.subject import Subject
-from captum_lipschitz.report.unshown import pictured_methods
 
 ATTACK, INVALIDATION, FIDELITY, PICTURES, DOUBTS, LABELS = (
     "attack", "invalidation", "fidelity", "pictures", "doubts", "labels"

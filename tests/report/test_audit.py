@@ -14,9 +14,11 @@ import torch
 
 from captum_lipschitz.errors import InvalidInputError, UnknownNameError
 from captum_lipschitz.measure import AraSettings, run_ara
-from captum_lipschitz.report import explainers, grid, steps
+from captum_lipschitz.report import steps
 from captum_lipschitz.report.audit import run_audit
 from captum_lipschitz.report.content import Audit
+from captum_lipschitz.report.explanations import explainers
+from captum_lipschitz.report.images import grid
 from captum_lipschitz.report.settings import AuditSettings
 
 MODELS = """

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_lipschitz import HalfHuberReLU
-from captum_lipschitz.report.methods import all_methods
-from captum_lipschitz.report.removing import _Ridge, filling, patches, windows
+from captum_lipschitz.report.explanations.methods import all_methods
+from captum_lipschitz.report.explanations.removing import _Ridge, filling, patches, windows
 
 
 def _explained(model: nn.Module, name: str, images: Tensor, targets: Tensor, **given: object) -> Tensor:

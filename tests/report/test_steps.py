@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from captum_lipschitz.metrics.fidelity import RememberedModel, explanation_fidelity
 from captum_lipschitz.metrics.fidelity.settings import FidelitySettings
-from captum_lipschitz.report.methods import Method, all_methods
+from captum_lipschitz.report.explanations.methods import Method, all_methods
 from captum_lipschitz.report.steps import Chunk, faithful, pictured
 
 AVERAGE = torch.full((1, 6), 4.0, dtype=torch.float64)

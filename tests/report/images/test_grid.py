@@ -8,8 +8,8 @@ from audited import SHAPES, batch, build
 
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.report.content import ExplainedImage
-from captum_lipschitz.report.grid import class_name, explained_classes, explained_image
-from captum_lipschitz.report.methods import TITLES, all_methods
+from captum_lipschitz.report.explanations.methods import TITLES, all_methods
+from captum_lipschitz.report.images.grid import class_name, explained_classes, explained_image
 
 NAMES = ["cat", "dog", "cow"]
 

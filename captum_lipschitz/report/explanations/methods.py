@@ -169,8 +169,8 @@ def all_methods(
         raise InvalidInputError(f"rows: expected at least 1, got {rows}")
     outputs = _outputs(model, example, at_least=1 if multi_label else 2)
 
-    from captum_lipschitz.report.catalogue import catalogue  # brings Captum, and with it matplotlib
-    from captum_lipschitz.report.explaining import Setting, rows_for
+    from captum_lipschitz.report.explanations.catalogue import catalogue  # brings Captum, and with it matplotlib
+    from captum_lipschitz.report.explanations.explaining import Setting, rows_for
 
     setting = Setting(
         outputs=outputs,

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from captum_lipschitz import HalfHuberReLU
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, ModelOutputError
 from captum_lipschitz.metrics import position_maps
-from captum_lipschitz.report.methods import TITLES, Method, all_methods
+from captum_lipschitz.report.explanations.methods import TITLES, Method, all_methods
 
 DRAWING = ["smooth_grad", "lime", "random"]
 

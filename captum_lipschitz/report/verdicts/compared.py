@@ -14,11 +14,11 @@ from captum_lipschitz.metrics.area import bootstrap_areas, bootstrap_generator, 
 from captum_lipschitz.metrics.estimates import FEWEST, Estimate, paired_difference
 from captum_lipschitz.metrics.fidelity import FIDELITY_MEASURES
 from captum_lipschitz.report.content import Finding, Measure
-from captum_lipschitz.report.faithful import of_kind, oriented, too_small
-from captum_lipschitz.report.methods import TITLES
-from captum_lipschitz.report.sides import OURS, correction, level_of, majority, side_of, support_of
-from captum_lipschitz.report.tabled import Values
-from captum_lipschitz.report.worded import counted, listed, number
+from captum_lipschitz.report.explanations.methods import TITLES
+from captum_lipschitz.report.verdicts.faithful import of_kind, oriented, too_small
+from captum_lipschitz.report.verdicts.sides import OURS, correction, level_of, majority, side_of, support_of
+from captum_lipschitz.report.verdicts.tabled import Values
+from captum_lipschitz.report.verdicts.worded import counted, listed, number
 
 _ARA = "Accuracy-Robustness Area"
 _COMPARABLE = [key for kind in ("faithfulness", "stability", "sanity") for key in of_kind(kind)]

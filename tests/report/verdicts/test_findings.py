@@ -10,9 +10,9 @@ from torch import Tensor
 
 from captum_lipschitz.metrics.estimates import estimate
 from captum_lipschitz.report.content import Finding, Measure
-from captum_lipschitz.report.findings import invalidation_findings
-from captum_lipschitz.report.tabled import INVALIDATION, table, with_derived
-from captum_lipschitz.report.worded import number, share
+from captum_lipschitz.report.verdicts.findings import invalidation_findings
+from captum_lipschitz.report.verdicts.tabled import INVALIDATION, table, with_derived
+from captum_lipschitz.report.verdicts.worded import number, share
 
 IMAGES = 16
 NOISE = torch.linspace(-0.01, 0.01, IMAGES, dtype=torch.float64)

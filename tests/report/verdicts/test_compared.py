@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from captum_lipschitz.metrics import AraResult
-from captum_lipschitz.report.compared import (
+from captum_lipschitz.report.verdicts.compared import (
     Measured,
     area_difference,
     comparison,
@@ -16,7 +16,7 @@ from captum_lipschitz.report.compared import (
     robust_finding,
     robustness_finding,
 )
-from captum_lipschitz.report.tabled import INVALIDATION
+from captum_lipschitz.report.verdicts.tabled import INVALIDATION
 
 IMAGES = 16
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from captum_lipschitz._model import gradient, no_trace
 from captum_lipschitz._typing import Model
 from captum_lipschitz.errors import DisconnectedModelError
-from captum_lipschitz.report import explainers, removing
-from captum_lipschitz.report.explaining import Setting
-from captum_lipschitz.report.layers import grad_cam_layer, no_guided_backprop, runs_of
-from captum_lipschitz.report.methods import TITLES, Effort, Make, Method
+from captum_lipschitz.report.explanations import explainers, removing
+from captum_lipschitz.report.explanations.explaining import Setting
+from captum_lipschitz.report.explanations.layers import grad_cam_layer, no_guided_backprop, runs_of
+from captum_lipschitz.report.explanations.methods import TITLES, Effort, Make, Method
 
 MOST_FEATURES = 1024  # of a row: each is taken away by itself
 NOISE = 0.15  # of SmoothGrad, a share of the input's range: its authors recommend 0.1 to 0.2

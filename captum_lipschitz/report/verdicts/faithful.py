@@ -14,10 +14,19 @@ from torch import Tensor
 from captum_lipschitz.metrics.estimates import LEVEL, Estimate, estimate, paired_difference
 from captum_lipschitz.metrics.fidelity import FIDELITY_MEASURES
 from captum_lipschitz.report.content import Finding, Support
-from captum_lipschitz.report.methods import TITLES
-from captum_lipschitz.report.sides import OURS, WORDS, Side, correction, level_of, majority, side_of, support_of
-from captum_lipschitz.report.tabled import Values
-from captum_lipschitz.report.worded import counted, listed, number
+from captum_lipschitz.report.explanations.methods import TITLES
+from captum_lipschitz.report.verdicts.sides import (
+    OURS,
+    WORDS,
+    Side,
+    correction,
+    level_of,
+    majority,
+    side_of,
+    support_of,
+)
+from captum_lipschitz.report.verdicts.tabled import Values
+from captum_lipschitz.report.verdicts.worded import counted, listed, number
 
 UNLEARNT = 0.5  # rank correlation with the randomised model's map above which a method hardly depends on parameters
 _COMPARED = {"faithfulness": "faithful", "stability": "stable", "promise": "effective"}

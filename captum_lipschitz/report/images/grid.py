@@ -13,8 +13,8 @@ from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.geometry import Bounds
 from captum_lipschitz.metrics.maps import attributed
 from captum_lipschitz.report.content import ExplainedImage, Picture
-from captum_lipschitz.report.methods import Method
-from captum_lipschitz.report.pictures import SIDE, Look, change_picture, image_picture, map_picture
+from captum_lipschitz.report.explanations.methods import Method
+from captum_lipschitz.report.images.pictures import SIDE, Look, change_picture, image_picture, map_picture
 
 
 def explained_classes(logits: Tensor, label: int | None = None, *, most: int = 4) -> list[int]:
@@ -86,7 +86,7 @@ def explained_image(
         InvalidInputError: for arguments that cannot be used, before any work is done.
 
     Example:
-        >>> from captum_lipschitz.report.methods import all_methods
+        >>> from captum_lipschitz.report.explanations.methods import all_methods
         >>> model, image = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2)), torch.rand(1, 3, 4, 4)
         >>> methods, _ = all_methods(model, image, effort="fast")
         >>> found = explained_image(

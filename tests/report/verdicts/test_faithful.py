@@ -10,7 +10,7 @@ from torch import Tensor
 
 from captum_lipschitz.metrics.fidelity import FIDELITY_MEASURES
 from captum_lipschitz.report.content import Finding
-from captum_lipschitz.report.faithful import fidelity_findings, of_kind
+from captum_lipschitz.report.verdicts.faithful import fidelity_findings, of_kind
 
 IMAGES = 16
 NOISE = torch.linspace(-0.01, 0.01, IMAGES, dtype=torch.float64)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from captum_lipschitz.report.methods import Method
+from captum_lipschitz.report.explanations.methods import Method
 from captum_lipschitz.report.outputs import PAGE, REPORT, remove_report
 
 OUTLINING: Mapping[str, str] = {

@@ -8,7 +8,7 @@ from typing import Literal
 
 from captum_lipschitz.metrics.estimates import Estimate
 from captum_lipschitz.report.content import Support
-from captum_lipschitz.report.worded import counted
+from captum_lipschitz.report.verdicts.worded import counted
 
 Side = Literal["above", "below", "same", "undecided", "too few"]
 

@@ -17,7 +17,7 @@ from captum_lipschitz._typing import Model
 from captum_lipschitz.attr import AdversarialAttribution, register_with_captum
 from captum_lipschitz.errors import InvalidTypeError
 from captum_lipschitz.metrics.maps import Explain
-from captum_lipschitz.report.explaining import Setting, explaining, one_by_one, seed_of
+from captum_lipschitz.report.explanations.explaining import Setting, explaining, one_by_one, seed_of
 
 
 def adversarial(model: Model, setting: Setting, *, rho: float, steps: int) -> Explain:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captum_lipschitz._typing import Model
 from captum_lipschitz.metrics.maps import Explain
-from captum_lipschitz.report.explaining import Setting, explaining, one_by_one
+from captum_lipschitz.report.explanations.explaining import Setting, explaining, one_by_one
 
 
 def windows(spatial: Sequence[int], parts: int) -> tuple[tuple[int, ...], tuple[int, ...], int]:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from captum_lipschitz.geometry import Bounds
 from captum_lipschitz.metrics.maps import position_maps
 from captum_lipschitz.report.content import Picture
-from captum_lipschitz.report.png import Pixels, png
+from captum_lipschitz.report.images.png import Pixels, png
 
 SIDE = 128  # pixels of a picture's longer side, at most
 BAR_COLOURS = {"positive": (178, 24, 43), "negative": (33, 102, 172), "value": (90, 90, 90)}

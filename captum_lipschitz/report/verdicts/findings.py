@@ -8,11 +8,11 @@ from torch import Tensor
 
 from captum_lipschitz.metrics.estimates import estimate, paired_difference
 from captum_lipschitz.report.content import Finding, Support
-from captum_lipschitz.report.faithful import fidelity_findings
-from captum_lipschitz.report.methods import TITLES
-from captum_lipschitz.report.sides import OURS, RANDOM, majority, side_of, support_of
-from captum_lipschitz.report.tabled import Values
-from captum_lipschitz.report.worded import listed, number, share, why_open
+from captum_lipschitz.report.explanations.methods import TITLES
+from captum_lipschitz.report.verdicts.faithful import fidelity_findings
+from captum_lipschitz.report.verdicts.sides import OURS, RANDOM, majority, side_of, support_of
+from captum_lipschitz.report.verdicts.tabled import Values
+from captum_lipschitz.report.verdicts.worded import listed, number, share, why_open
 
 __all__ = ["OURS", "fidelity_findings", "invalidation_findings"]
 

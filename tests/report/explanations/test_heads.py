@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, ModelOutputError
 from captum_lipschitz.objectives import log_odds
-from captum_lipschitz.report.heads import BinaryAsClasses, Head, as_classes, head_of
-from captum_lipschitz.report.methods import all_methods
+from captum_lipschitz.report.explanations.heads import BinaryAsClasses, Head, as_classes, head_of
+from captum_lipschitz.report.explanations.methods import all_methods
 
 ROWS = torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
 

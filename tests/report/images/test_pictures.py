@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from captum_lipschitz.report.pictures import (
+from captum_lipschitz.report.images.pictures import (
     BAR_COLOURS,
     Look,
     bars_picture,
@@ -20,7 +20,7 @@ from captum_lipschitz.report.pictures import (
     image_picture,
     map_picture,
 )
-from captum_lipschitz.report.png import png
+from captum_lipschitz.report.images.png import png
 
 
 def _read(content: bytes) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""The ten explanation methods of an audit, and the kinds of outputs that models have."""

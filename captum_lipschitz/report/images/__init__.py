@@ -1,0 +1,1 @@
+"""The grid of explanations: its pictures, and what is not shown."""

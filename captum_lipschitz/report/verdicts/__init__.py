@@ -1,0 +1,1 @@
+"""From values to tables, and from these to findings in plain words."""

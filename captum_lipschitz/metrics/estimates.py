@@ -16,6 +16,7 @@ FEWEST = 8  # images below which a bootstrap of them says nothing
 LEVEL = 0.95
 
 Verdict = Literal["above", "below", "undecided", "too few"]
+Side = Literal["above", "below", "same", "undecided", "too few"]
 
 
 @dataclass(frozen=True)
@@ -123,3 +124,28 @@ def paired_difference(
     if a.shape != b.shape:
         raise InvalidInputError(f"b: expected the images of a, shape {tuple(a.shape)}, got {tuple(b.shape)}")
     return estimate(a.detach().cpu().double() - b.detach().cpu().double(), generator=generator, level=level)
+
+
+def side_of(found: Estimate, smallest: float) -> Side:
+    """On which side of 0 a difference lies, those of up to ``smallest`` either way counting as none.
+
+    Args:
+        found: the difference.
+        smallest: at least 0, in the difference's unit.
+
+    Returns:
+        ``"above"`` or ``"below"`` where the whole interval is beyond ``smallest``; ``"same"`` where all of it is
+        within; ``"undecided"`` where it reaches over; ``"too few"`` without an interval.
+
+    Example:
+        >>> [side_of(Estimate(0.0, ends, 16, 0), 0.01) for ends in ((0.02, 0.03), (-0.01, 0.005), (0.005, 0.03))]
+        ['above', 'same', 'undecided']
+    """
+    low, high = found.interval
+    if math.isnan(low):
+        return "too few"
+    if low > smallest:
+        return "above"
+    if high < -smallest:
+        return "below"
+    return "same" if low >= -smallest and high <= smallest else "undecided"

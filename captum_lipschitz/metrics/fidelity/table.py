@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, UnknownNameError
-from captum_lipschitz.metrics.estimates import Estimate, Verdict, estimate, paired_difference
+from captum_lipschitz.metrics.estimates import Estimate, estimate, paired_difference, side_of
 from captum_lipschitz.metrics.fidelity.evaluation import FidelityValues
 from captum_lipschitz.metrics.fidelity.measures import FIDELITY_MEASURES
 
@@ -78,13 +78,15 @@ class FidelityTable:
     def verdict(self, method: str, measure: str) -> str:
         """Whether this method is ``"better"`` or ``"worse"`` than ``compared_with``, as the measure goes.
 
-        ``"undecided"`` where the interval of the difference holds 0, ``"too few"`` where fewer than 8 images have
-        a value in both: the sample cannot tell.
+        Both only where the whole interval of the difference lies beyond the measure's ``smallest``; ``"same"`` where
+        all of it lies within. ``"undecided"`` where it reaches over, ``"too few"`` where fewer than 8 images have a
+        value in both: the sample cannot tell.
         """
-        side: Verdict = self.difference(method, measure).compared_with(0.0)
-        if side in ("undecided", "too few"):
+        about = FIDELITY_MEASURES[measure]
+        side = side_of(self.difference(method, measure), about.smallest)
+        if side not in ("above", "below"):
             return side
-        higher = FIDELITY_MEASURES[measure].better == "higher"
+        higher = about.better == "higher"
         return "better" if (side == "above") == higher else "worse"
 
     def __str__(self) -> str:

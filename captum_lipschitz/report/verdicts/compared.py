@@ -11,12 +11,12 @@ from torch import Tensor
 
 from captum_lipschitz.metrics import AraResult
 from captum_lipschitz.metrics.area import bootstrap_areas, bootstrap_generator, percentile_interval
-from captum_lipschitz.metrics.estimates import FEWEST, Estimate, paired_difference
+from captum_lipschitz.metrics.estimates import FEWEST, Estimate, paired_difference, side_of
 from captum_lipschitz.metrics.fidelity import FIDELITY_MEASURES
 from captum_lipschitz.report.content import Finding, Measure
 from captum_lipschitz.report.explanations.methods import TITLES
 from captum_lipschitz.report.verdicts.faithful import of_kind, oriented, too_small
-from captum_lipschitz.report.verdicts.sides import OURS, correction, level_of, majority, side_of, support_of
+from captum_lipschitz.report.verdicts.sides import OURS, correction, level_of, majority, support_of
 from captum_lipschitz.report.verdicts.tabled import Values
 from captum_lipschitz.report.verdicts.worded import counted, listed, number
 

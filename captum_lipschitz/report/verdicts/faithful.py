@@ -11,18 +11,16 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from captum_lipschitz.metrics.estimates import LEVEL, Estimate, estimate, paired_difference
+from captum_lipschitz.metrics.estimates import LEVEL, Estimate, Side, estimate, paired_difference, side_of
 from captum_lipschitz.metrics.fidelity import FIDELITY_MEASURES
 from captum_lipschitz.report.content import Finding, Support
 from captum_lipschitz.report.explanations.methods import TITLES
 from captum_lipschitz.report.verdicts.sides import (
     OURS,
     WORDS,
-    Side,
     correction,
     level_of,
     majority,
-    side_of,
     support_of,
 )
 from captum_lipschitz.report.verdicts.tabled import Values

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from captum_lipschitz.metrics.estimates import estimate, paired_difference
+from captum_lipschitz.metrics.estimates import estimate, paired_difference, side_of
 from captum_lipschitz.report.content import Finding, Support
 from captum_lipschitz.report.explanations.methods import TITLES
 from captum_lipschitz.report.verdicts.faithful import fidelity_findings
-from captum_lipschitz.report.verdicts.sides import OURS, RANDOM, majority, side_of, support_of
+from captum_lipschitz.report.verdicts.sides import OURS, RANDOM, majority, support_of
 from captum_lipschitz.report.verdicts.tabled import Values
 from captum_lipschitz.report.verdicts.worded import listed, number, share, why_open
 

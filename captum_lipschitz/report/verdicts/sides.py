@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
-from captum_lipschitz.metrics.estimates import Estimate
+from captum_lipschitz.metrics.estimates import Side
 from captum_lipschitz.report.content import Support
 from captum_lipschitz.report.verdicts.worded import counted
-
-Side = Literal["above", "below", "same", "undecided", "too few"]
 
 OURS = "adversarial"
 RANDOM = "random"  # the map that knows nothing
@@ -19,31 +15,6 @@ WORDS: Mapping[Support, str] = {
     "contradicted": "contradicted by them",
     "undecided": "cannot be decided by them",
 }
-
-
-def side_of(found: Estimate, smallest: float) -> Side:
-    """On which side of 0 a difference lies, those of up to ``smallest`` either way counting as none.
-
-    Args:
-        found: the difference.
-        smallest: at least 0, in the difference's unit.
-
-    Returns:
-        ``"above"`` or ``"below"`` where the whole interval is beyond ``smallest``; ``"same"`` where all of it is
-        within; ``"undecided"`` where it reaches over; ``"too few"`` without an interval.
-
-    Example:
-        >>> [side_of(Estimate(0.0, ends, 16, 0), 0.01) for ends in ((0.02, 0.03), (-0.01, 0.005), (0.005, 0.03))]
-        ['above', 'same', 'undecided']
-    """
-    low, high = found.interval
-    if math.isnan(low):
-        return "too few"
-    if low > smallest:
-        return "above"
-    if high < -smallest:
-        return "below"
-    return "same" if low >= -smallest and high <= smallest else "undecided"
 
 
 def support_of(verdict: Side, supporting: Side) -> Support:

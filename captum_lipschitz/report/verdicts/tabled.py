@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from captum_lipschitz.metrics.estimates import Verdict, estimate, paired_difference
+from captum_lipschitz.metrics.estimates import Verdict, estimate, paired_difference, side_of
 from captum_lipschitz.metrics.fidelity import FIDELITY_MEASURES
 from captum_lipschitz.report.content import Cell, Measure, Table
 from captum_lipschitz.report.explanations.methods import TITLES
-from captum_lipschitz.report.verdicts.sides import RANDOM, side_of
+from captum_lipschitz.report.verdicts.sides import RANDOM
 
 Values = Mapping[str, Mapping[str, Tensor]]
 """By name of the method, then by key of the measure: one value per image, (N,), NaN where there is none."""

@@ -26,7 +26,7 @@ def test_verdicts_go_by_what_is_better_for_the_measure() -> None:
         table = table_of(values + 0.5, values, key)
         assert table.difference("first", key).mean == pytest.approx(0.5)
         assert table.verdict("first", key) == ("better" if measure.better == "higher" else "worse")
-        assert table.verdict("second", key) == "undecided"  # of itself
+        assert table.verdict("second", key) == "same"  # as itself
         assert table.measures == (key,)
 
 

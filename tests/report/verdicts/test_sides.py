@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captum_lipschitz.metrics.estimates import Estimate, estimate
-from captum_lipschitz.report.verdicts.sides import Side, correction, level_of, majority, side_of, support_of
+from captum_lipschitz.metrics.estimates import Estimate, Side, estimate, side_of
+from captum_lipschitz.report.verdicts.sides import correction, level_of, majority, support_of
 
 
 @given(st.lists(st.floats(-1, 1, width=32), min_size=8, max_size=24), st.floats(0, 0.5))

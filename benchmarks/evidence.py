@@ -74,7 +74,8 @@ def _table(table: dict[str, Any]) -> str:
     told = ""
     if table["compared_with"]:
         told = (
-            f"\n\nBelow a mean its interval; ▲ above and ▼ below that of {table['compared_with']} on the same images."
+            f"\n\nBelow a mean its interval; ▲ above and ▼ below that of {table['compared_with']} on the same images, "
+            "by more than the smallest difference that matters."
         )
     return "\n".join(rows) + told
 

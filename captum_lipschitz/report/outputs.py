@@ -7,8 +7,8 @@ from pathlib import Path
 from captum_lipschitz._files import write_whole
 from captum_lipschitz.measure.files import as_json
 from captum_lipschitz.report.content import Audit
+from captum_lipschitz.report.exports import audit_json, csv_files
 from captum_lipschitz.report.page import render
-from captum_lipschitz.report.tables import audit_json, csv_files
 
 PAGE, REPORT = "report.html", "report.json"
 _TABLES = (

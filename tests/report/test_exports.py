@@ -13,7 +13,7 @@ from audits import METHODS, RHOS, hostile_audit, made_up_audit
 
 from captum_lipschitz.errors import InvalidTypeError
 from captum_lipschitz.report.content import Audit
-from captum_lipschitz.report.tables import audit_json, csv_files
+from captum_lipschitz.report.exports import audit_json, csv_files
 
 
 def rows(text: str) -> list[dict[str, str]]:

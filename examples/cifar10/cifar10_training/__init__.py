@@ -1,0 +1,1 @@
+"""What the scripts of examples/cifar10 share: images, recipes, the training loop, measurements and their comparison."""

@@ -1,0 +1,217 @@
+"""CIFAR-10 in memory, from whichever form of it is at hand."""
+
+from __future__ import annotations
+
+import tarfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from captum_lipschitz.errors import InvalidInputError
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+ARCHIVE, SUBSET = "cifar10_jpeg.tar.xz", "cifar10_subset.npz"
+_SIDE = 32
+_ENDINGS = (".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images with their labels.
+
+    Attributes:
+        images: (N, 3, 32, 32) uint8, RGB.
+        labels: (N,) int64, indices into ``CLASSES``.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: slice | Tensor) -> Part:
+        return Part(self.images[rows], self.labels[rows])
+
+    def to(self, device: torch.device | str) -> Part:
+        """The same on another device."""
+        return Part(self.images.to(device), self.labels.to(device))
+
+    def inputs(self) -> Tensor:
+        """What a network takes: (N, 3, 32, 32) float32 in [0, 1]."""
+        return self.images.float() / 255
+
+
+@dataclass(frozen=True)
+class Images:
+    """The three parts of an experiment.
+
+    Attributes:
+        train: what is trained on.
+        held_out: training images that no network sees: settings are chosen, and temperatures fitted, on them.
+        test: measured once, at the end.
+    """
+
+    train: Part
+    held_out: Part
+    test: Part
+
+    def to(self, device: torch.device | str) -> Images:
+        """All parts on another device."""
+        return Images(self.train.to(device), self.held_out.to(device), self.test.to(device))
+
+
+def load_images(folder: Path, *, held_out: int = 5000) -> Images:
+    """Read CIFAR-10 from a folder, in the first of these forms that it holds.
+
+    - ``cifar-10-batches-py/``, as torchvision keeps it (torchvision checks the files' sums before it reads them);
+    - ``train/CLASS/*`` and ``test/CLASS/*``, pictures in class folders: in the order of their names, classes in turns;
+    - ``cifar10_jpeg.tar.xz``, an archive of such folders, tested on the pixel-exact ``cifar10_subset.npz`` beside it;
+    - ``cifar10_subset.npz`` alone: ``train_images``, ``train_labels``, ``test_images``, ``test_labels``.
+
+    Args:
+        folder: holds one of them.
+        held_out: how many training images to set aside, as many of each class, the last ones of each.
+
+    Raises:
+        InvalidInputError: it holds none, or one that cannot be used.
+    """
+    if (folder / "cifar-10-batches-py").is_dir():
+        train, test = (_torchvision(folder, train=train) for train in (True, False))
+    elif (folder / "train").is_dir():
+        train, test = (_pictures(_in_folder(folder / part), folder / part) for part in ("train", "test"))
+    elif (folder / ARCHIVE).is_file():
+        train, test = _archived(folder)
+    elif (folder / SUBSET).is_file():
+        train, test = (_array(folder / SUBSET, part) for part in ("train", "test"))
+    else:
+        raise InvalidInputError(
+            f"data: expected cifar-10-batches-py/, train/ and test/, {ARCHIVE} or {SUBSET} in {folder}, got none of them"
+        )
+    kept, aside = _split(train, held_out)
+    return Images(kept, aside, test)
+
+
+def synthetic_images(train: int = 512, held_out: int = 64, test: int = 64, *, seed: int = 0) -> Images:
+    """Noise around a pattern of each class: for trying scripts out where there are no data.
+
+    Args:
+        train: how many images to train on.
+        held_out: likewise.
+        test: likewise.
+        seed: of all of them.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    patterns = torch.rand(len(CLASSES), 3, _SIDE, _SIDE, generator=generator)
+
+    def part(count: int) -> Part:
+        labels = torch.randint(len(CLASSES), (count,), generator=generator)
+        noise = torch.rand(count, 3, _SIDE, _SIDE, generator=generator)
+        return Part((127 * (patterns[labels] + noise)).byte(), labels)
+
+    return Images(part(train), part(held_out), part(test))
+
+
+def _split(train: Part, held_out: int) -> tuple[Part, Part]:
+    """The last images of each class apart from the others, in their order."""
+    each, rest = divmod(held_out, len(CLASSES))
+    if held_out < 0 or rest or each >= int(train.labels.bincount(minlength=len(CLASSES)).min()):
+        raise InvalidInputError(
+            f"held_out: expected a multiple of {len(CLASSES)} that leaves images of each class, got {held_out}"
+        )
+    aside = torch.zeros(len(train), dtype=torch.bool)
+    for label in range(len(CLASSES)):
+        rows = (train.labels == label).nonzero().squeeze(1)
+        aside[rows[len(rows) - each :]] = True
+    return train[~aside], train[aside]
+
+
+def _torchvision(folder: Path, *, train: bool) -> Part:
+    from torchvision.datasets import CIFAR10
+
+    try:
+        data = CIFAR10(str(folder), train=train, download=False)
+    except RuntimeError as error:
+        raise InvalidInputError(f"data: {folder / 'cifar-10-batches-py'} is damaged or incomplete: {error}") from error
+    return Part(torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(data.targets))
+
+
+def _archived(folder: Path) -> tuple[Part, Part]:
+    path = folder / ARCHIVE
+    found: dict[str, list[tuple[str, bytes]]] = defaultdict(list)
+    try:
+        with tarfile.open(path) as archive:  # its members are read, and none is written to the disk
+            for member in archive:
+                part, _, name = _below_root(member.name).partition("/")
+                stream = archive.extractfile(member) if part in ("train", "test") and member.isfile() else None
+                if stream is not None:
+                    found[part].append((name, stream.read()))
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise InvalidInputError(f"data: {path} cannot be read: {error}") from error
+    train = _pictures(((name, BytesIO(content)) for name, content in sorted(found["train"])), path)
+    if (folder / SUBSET).is_file():
+        return train, _array(folder / SUBSET, "test")
+    return train, _pictures(((name, BytesIO(content)) for name, content in sorted(found["test"])), path)
+
+
+def _below_root(name: str) -> str:
+    """A member's name from ``train`` or ``test`` on, if it is below one."""
+    parts = name.split("/")
+    starts = [place for place, part in enumerate(parts) if part in ("train", "test")]
+    return "/".join(parts[starts[0] :]) if starts else name
+
+
+def _in_folder(folder: Path) -> Iterator[tuple[str, BinaryIO]]:
+    for path in sorted(folder.glob("*/*")):
+        if path.suffix.lower() in _ENDINGS:
+            with path.open("rb") as stream:
+                yield path.relative_to(folder).as_posix(), stream
+
+
+def _pictures(files: Iterable[tuple[str, BinaryIO]], source: Path) -> Part:
+    """Decode pictures that are named ``CLASS/...``."""
+    images, labels = [], []
+    for name, stream in files:
+        label = name.partition("/")[0]
+        if label not in CLASSES:
+            raise InvalidInputError(f"data: expected folders named {', '.join(CLASSES)} in {source}, got {label!r}")
+        try:
+            image = np.asarray(Image.open(stream).convert("RGB"))
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise InvalidInputError(f"data: {source}: {name} is no picture that can be read: {error}") from error
+        if image.shape != (_SIDE, _SIDE, 3):
+            raise InvalidInputError(f"data: expected 32 x 32 pixels, got {name} of {image.shape[1]} x {image.shape[0]}")
+        images.append(image)
+        labels.append(CLASSES.index(label))
+    if not images:
+        raise InvalidInputError(f"data: expected pictures in {source}, got none")
+    part = Part(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels))
+    return part[_in_turns(part.labels)]
+
+
+def _in_turns(labels: Tensor) -> Tensor:
+    """An order in which the classes take turns, so that the first images are some of each."""
+    places = torch.zeros_like(labels)
+    for label in labels.unique():
+        rows = labels == label
+        places[rows] = torch.arange(int(rows.sum()))
+    return (places * len(CLASSES) + labels).argsort()
+
+
+def _array(path: Path, part: str) -> Part:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            images, labels = torch.from_numpy(arrays[f"{part}_images"]), torch.from_numpy(arrays[f"{part}_labels"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInputError(f"data: {path} cannot be read: {error}") from error
+    if images.dtype != torch.uint8 or images.shape[1:] != (3, _SIDE, _SIDE) or labels.shape != images.shape[:1]:
+        raise InvalidInputError(f"data: expected (N, 3, 32, 32) uint8 and (N,) labels in {path}, got {images.shape}")
+    return Part(images, labels.long())

@@ -1,7 +1,7 @@
 """Train and measure every method at every setting and seed, then compare them at equal accuracy: see README.md.
 
 python examples/cifar10/compare.py --data cifar10 --output comparison
-python examples/cifar10/compare.py --data cifar10 --output comparison --shortened --workers 2 --images 200 --below-chance 0
+python examples/cifar10/compare.py --data cifar10 --output comparison --shortened --workers 2 --images 200
 python examples/cifar10/compare.py --output comparison --tables
 """
 

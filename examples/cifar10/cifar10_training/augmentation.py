@@ -30,7 +30,7 @@ def shuffled(part: Part, batch_size: int, generator: torch.Generator) -> Iterato
 
 
 def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image padded by 4 pixels that repeat its edge, cut out at random in its own size, mirrored in half the cases.
+    """Each image padded by 4 pixels that repeat its edge, cut out at random in its own size, mirrored with chance 1/2.
 
     Padding, crop and mirror are one look-up: a pixel's row and column, moved and held within the image.
 
@@ -44,7 +44,7 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
     count, channels, height, width = images.shape
     device = images.device
     moves = torch.randint(-PADDING, PADDING + 1, (2, count, 1), generator=generator, device=device)
-    mirrored = torch.rand(count, 1, generator=generator, device=device) < 0.5
+    mirrored = torch.randint(2, (count, 1), generator=generator, device=device) == 1
     rows = (torch.arange(height, device=device) + moves[0]).clamp(0, height - 1)
     columns = (torch.arange(width, device=device) + moves[1]).clamp(0, width - 1)
     columns = torch.where(mirrored, columns.flip(1), columns)

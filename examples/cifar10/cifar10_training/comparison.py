@@ -87,8 +87,8 @@ Curves = Sequence[Sequence[Point]]
 def compare_at_equal_accuracy(first: Curves, second: Curves, *, accuracy: float | None = None) -> Comparison | None:
     """Read both methods' areas at one accuracy, between their networks on either side of it, and take the ratio.
 
-    The logarithm of the area is interpolated linearly in the accuracy, for each seed by itself. Nothing is extrapolated:
-    where a resample moves a curve's end past the accuracy, the end itself counts.
+    The logarithm of the area is interpolated linearly in the accuracy, for each seed by itself. Nothing is
+    extrapolated: where a resample moves a curve's end past the accuracy, the end itself counts.
 
     Args:
         first: the numerator's networks, by seed.
@@ -96,7 +96,7 @@ def compare_at_equal_accuracy(first: Curves, second: Curves, *, accuracy: float 
         accuracy: where to compare; ``None`` for the middle of the accuracies that all seeds of both methods span.
 
     Returns:
-        ``None`` where there is no such accuracy: the curves have none in common.
+        ``None`` where the curves have no accuracy in common, or an area there is 0 or infinite.
 
     Raises:
         InvalidInputError: no seeds, other seeds, or an accuracy that a curve does not reach.
@@ -114,6 +114,8 @@ def compare_at_equal_accuracy(first: Curves, second: Curves, *, accuracy: float 
         )
     whole = next(_samples(first[0][0], 0))
     logs = torch.stack([_readings(curves, whole, accuracy)[:, 0] for curves in (first, second)])
+    if not bool(torch.isfinite(logs).all()):
+        return None
     resampled = []
     seeds = torch.Generator().manual_seed(_SEED)
     for sample in _samples(first[0][0], _RESAMPLES):

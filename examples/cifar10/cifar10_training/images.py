@@ -5,7 +5,7 @@ from __future__ import annotations
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -94,7 +94,7 @@ def load_images(folder: Path, *, held_out: int = 5000) -> Images:
         train, test = (_array(folder / SUBSET, part) for part in ("train", "test"))
     else:
         raise InvalidInputError(
-            f"data: expected cifar-10-batches-py/, train/ and test/, {ARCHIVE} or {SUBSET} in {folder}, got none of them"
+            f"data: expected cifar-10-batches-py/, train/ and test/, {ARCHIVE} or {SUBSET} in {folder}, got none"
         )
     kept, aside = _split(train, held_out)
     return Images(kept, aside, test)

@@ -82,15 +82,16 @@ def at_equal_accuracy(runs: Runs) -> str:
                 lines.append(f"{titles} none in common | | | |")
                 continue
             low, high = found.interval
+            seeds = ", ".join(f"{one:.2f}" for one in found.by_seed)
             lines.append(
                 f"{titles} {found.accuracy:.3f} | {found.areas[0]:.5f}, {found.areas[1]:.5f} "
-                f"| **{found.ratio:.2f}** [{low:.2f}, {high:.2f}] | {', '.join(f'{one:.2f}' for one in found.by_seed)} |"
+                f"| **{found.ratio:.2f}** [{low:.2f}, {high:.2f}] | {seeds} |"
             )
     return "\n".join(lines)
 
 
 def compared(runs: Runs, first: str, second: str) -> Comparison | None:
-    """Two methods over the seeds that both have in full; ``None`` where their curves have no accuracy in common."""
+    """Two methods over the seeds that both have in full; ``None`` where they cannot be."""
     common = sorted(set(_whole_seeds(runs[first])) & set(_whole_seeds(runs[second])))
     if not common:
         return None

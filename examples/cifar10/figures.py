@@ -1,0 +1,135 @@
+"""Draw the comparison's curves, and each network's explanations of the same images: see README.md.
+
+python examples/cifar10/figures.py comparison --data cifar10 --output pictures
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+from cifar10_training.images import CLASSES, load_images
+from cifar10_training.measuring import area_of
+from cifar10_training.methods import METHODS
+from cifar10_training.runs import read_network
+from cifar10_training.tables import Runs, read_comparison
+from matplotlib import pyplot as plt
+from torch import Tensor, nn
+
+from captum_lipschitz import AdversarialAttribution
+from captum_lipschitz.errors import CaptumLipschitzError
+from captum_lipschitz.models import PreActResNet44
+
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+_COLOURS = ("#000000", "#999999", "#E69F00", "#0072B2", "#D55E00", "#009E73")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Draw; 2 if something is wrong."""
+    parsed = _parse(arguments)
+    mpl.use("Agg")
+    try:
+        runs = read_comparison(parsed.comparison)
+        parsed.output.mkdir(parents=True, exist_ok=True)
+        draw_trade_off(runs, parsed.output / "accuracy-and-area.png")
+        draw_curves(runs, parsed.output / "robustness-curves.png")
+        if parsed.data:
+            test = load_images(parsed.data).test[: parsed.images]
+            networks = _networks(runs, parsed.comparison, parsed.authors)
+            draw_explanations(networks, test.inputs(), test.labels, parsed.output / "explanations.png")
+    except CaptumLipschitzError as error:
+        print(f"figures.py: error: {error}", file=sys.stderr)
+        return 2
+    print(f"{parsed.output}: {', '.join(sorted(path.name for path in parsed.output.glob('*.png')))}")
+    return 0
+
+
+def draw_trade_off(runs: Runs, path: Path) -> None:
+    """Attack ARA against accuracy: a dot for each network, a line through the medians of each method's settings."""
+    figure, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for (method, settings), colour in zip(runs.items(), _COLOURS, strict=False):
+        medians = []
+        for seeds in settings.values():
+            points = [(run.figures["accuracy"], run.figures["attack"]["area"]) for run in seeds.values()]
+            ax.scatter(*zip(*points, strict=True), s=12, color=colour, alpha=0.5, linewidths=0)
+            medians.append(tuple(statistics.median(values) for values in zip(*points, strict=True)))
+        ax.plot(*zip(*sorted(medians), strict=True), color=colour, label=METHODS[method].title)
+    ax.set(xlabel="accuracy on clean images", ylabel="attack ARA (RMSE)", yscale="log")
+    ax.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def draw_curves(runs: Runs, path: Path) -> None:
+    """Accuracy against the size of the perturbation: one network of each method, of the first seed."""
+    figure, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for (method, settings), colour in zip(runs.items(), _COLOURS, strict=False):
+        value = representative(settings)
+        title = f"{METHODS[method].title}, {METHODS[method].knob} {value:g}"
+        area_of(settings[value][min(settings[value])].figures["attack"]).plot(ax, label=title, color=colour)
+    ax.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def representative(settings: dict[float, dict[int, object]]) -> float:
+    """The second lowest setting, or the only one: all methods' are in the order of their values."""
+    values = sorted(settings)
+    return values[min(1, len(values) - 1)]
+
+
+def draw_explanations(networks: dict[str, nn.Module], images: Tensor, labels: Tensor, path: Path) -> None:
+    """Each image, and what each network would add to it to see more of its class (g_explain+).
+
+    References:
+        Woods, Chen and Teuscher 2019, arXiv 1906.02896, figures of adversarial explanations; rho 0.1, 35 steps.
+    """
+    columns = {"image": images}
+    for title, network in networks.items():
+        columns[title] = (images + AdversarialAttribution(network).attribute(images, target=labels)).clamp(0, 1)
+    size = (1.35 * len(columns), 1.35 * len(images) + 0.5)
+    figure, axes = plt.subplots(len(images), len(columns), figsize=size, layout="constrained", squeeze=False)
+    for column, (title, pictures) in enumerate(columns.items()):
+        for row, picture in enumerate(pictures):
+            ax = axes[row, column]
+            ax.imshow(picture.permute(1, 2, 0), interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
+            if not column:
+                ax.set_ylabel(CLASSES[int(labels[row])], fontsize=8)
+            if not row:
+                ax.set_title(title, fontsize=7)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _networks(runs: Runs, comparison: Path, authors: Path | None) -> dict[str, nn.Module]:
+    networks: dict[str, nn.Module] = {}
+    for method, settings in runs.items():
+        value = representative(settings)
+        title = METHODS[method].title.replace(", equal time", "").replace(" (", "\n(")
+        networks[f"{title}\n{METHODS[method].knob} {value:g}"] = read_network(
+            comparison / method / f"{value:g}" / f"seed-{min(settings[value])}"
+        )
+    for path in sorted(authors.glob("resnet44-*.safetensors")) if authors else []:
+        networks[f"authors'\n{path.stem.removeprefix('resnet44-')}"] = PreActResNet44.from_safetensors(path)
+    return networks
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("comparison", type=Path, help="folder that compare.py wrote")
+    add("--output", type=Path, required=True, help="folder for the pictures")
+    add("--data", type=Path, help="folder with CIFAR-10: explanations are drawn too")
+    add("--authors", type=Path, help="folder of the authors' networks, explained beside ours")
+    add("--images", type=int, default=8, help="explained (default: %(default)s)")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""The commands as the README has them, on synthetic images."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import save_file
+
+from captum_lipschitz.models import PreActResNet44
+
+_SMALL = ["--synthetic", "256", "--effort", "fast", "--images", "8", "--below-chance", "4"]
+
+
+def _run(script: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(script), *map(str, arguments)], capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+def test_reproduce_trains_measures_and_does_not_train_twice(cifar10_scripts: Path, tmp_path: Path) -> None:
+    command = (cifar10_scripts / "reproduce.py", "robust", *_SMALL, "--output", tmp_path / "run", "--quiet",
+               "--shortened", "--set", "epochs=2", "widths=[8,16]")  # fmt: skip
+    first = _run(*command)
+    assert first.returncode == 0, first.stderr
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["training"]["steps"] == 4
+    assert len(results["figures"]["attack"]["distances"]) == 8
+    again = _run(*command)
+    assert "trained already" in again.stdout
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == results
+    other = _run(*command[:-1], "widths=[8,32]")
+    assert other.returncode == 2
+    assert "a folder of its own" in other.stderr
+    chosen = _run(*command[:2], *_SMALL, *command[2 + len(_SMALL) :], "--measure-on", "held_out")
+    assert "on held_out images" in chosen.stdout
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == results
+
+
+def test_reproduce_says_what_is_wrong(cifar10_scripts: Path, tmp_path: Path) -> None:
+    for arguments in (["--data", tmp_path], ["--synthetic", 64, "--set", "epoch=1"], []):
+        answer = _run(cifar10_scripts / "reproduce.py", "robust", "--output", tmp_path / "run", *arguments)
+        assert answer.returncode == 2
+        assert answer.stderr.startswith("reproduce.py: error:")
+        assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.slow
+def test_a_comparison_its_tables_and_pictures(cifar10_scripts: Path, tmp_path: Path) -> None:
+    methods = ["plain", "robust", "adversarial"]
+    output = tmp_path / "comparison"
+    command = (cifar10_scripts / "compare.py", *_SMALL, "--output", output, "--shortened", "--seeds", 1,
+               "--methods", *methods)  # fmt: skip
+    answer = _run(*command)
+    assert answer.returncode == 0, answer.stderr
+    assert len(list(output.glob("*/*/seed-0/results.json"))) == 12
+    table = (output / "comparison.md").read_text()
+    assert len(re.findall(r"^\| (plain|penalty and half-Huber|adversarial training)", table, re.MULTILINE)) >= 12
+    before = {path: path.stat().st_mtime_ns for path in output.glob("*/*/seed-0/*")}
+    (output / "robust" / "1.4" / "seed-0" / "weights.safetensors").unlink()
+    again = _run(*command, "--workers", 2)
+    assert again.returncode == 0, again.stderr
+    changed = {path.parent for path, written in before.items() if path.stat().st_mtime_ns != written}
+    assert changed == {output / "robust" / "1.4" / "seed-0"}
+    assert (output / "comparison.md").read_text().splitlines()[3:5] == table.splitlines()[3:5]
+    data = tmp_path / "data"
+    data.mkdir()
+    arrays = {f"{part}_images": np.zeros((20, 3, 32, 32), np.uint8) for part in ("train", "test")}
+    np.savez(data / "cifar10_subset.npz", **arrays, train_labels=np.arange(20) % 10, test_labels=np.arange(20) % 10)
+    drawn = _run(cifar10_scripts / "figures.py", output, "--output", tmp_path / "pictures", "--images", 2)
+    assert drawn.returncode == 0, drawn.stderr
+    for name in ("accuracy-and-area.png", "robustness-curves.png"):
+        assert np.asarray(Image.open(tmp_path / "pictures" / name)).std() > 0
+
+
+@pytest.mark.slow
+def test_the_authors_networks_are_measured_once(cifar10_scripts: Path, tmp_path: Path) -> None:
+    from cifar10_training.images import synthetic_images
+
+    images = synthetic_images(5010, 0, 20)
+    arrays = {"train": images.train, "test": images.test}
+    np.savez(
+        tmp_path / "cifar10_subset.npz",
+        **{f"{name}_images": part.images.numpy() for name, part in arrays.items()},
+        **{f"{name}_labels": part.labels.numpy() for name, part in arrays.items()},
+    )
+    save_file(PreActResNet44().state_dict(), tmp_path / "resnet44-robust.safetensors")
+    (tmp_path / "distances-robust-64.json").write_text(json.dumps({"attack": [0.1] * 4, "btr": [0.1] * 4}))
+    command = (cifar10_scripts / "authors.py", tmp_path, "--data", tmp_path, "--output", tmp_path / "authors",
+               "--effort", "fast", "--images", 4, "--below-chance", 2, "--quiet")  # fmt: skip
+    answer = _run(*command)
+    assert answer.returncode == 0, answer.stderr
+    assert "| robust | published, 1,000 images | 0.6758 | 0.0142 | 0.0395 |" in answer.stdout
+    written = (tmp_path / "authors" / "robust.json").stat().st_mtime_ns
+    assert _run(*command).stdout == answer.stdout
+    assert (tmp_path / "authors" / "robust.json").stat().st_mtime_ns == written

@@ -14,7 +14,7 @@ import matplotlib as mpl
 from cifar10_training.images import CLASSES, load_images
 from cifar10_training.measuring import area_of
 from cifar10_training.methods import METHODS
-from cifar10_training.runs import read_network
+from cifar10_training.runs import Run, read_network
 from cifar10_training.tables import Runs, read_comparison
 from matplotlib import pyplot as plt
 from torch import Tensor, nn
@@ -54,8 +54,9 @@ def draw_trade_off(runs: Runs, path: Path) -> None:
         medians = []
         for seeds in settings.values():
             points = [(run.figures["accuracy"], run.figures["attack"]["area"]) for run in seeds.values()]
-            ax.scatter(*zip(*points, strict=True), s=12, color=colour, alpha=0.5, linewidths=0)
-            medians.append(tuple(statistics.median(values) for values in zip(*points, strict=True)))
+            accuracies, areas = zip(*points, strict=True)
+            ax.scatter(accuracies, areas, s=12, color=colour, alpha=0.5, linewidths=0)
+            medians.append((statistics.median(accuracies), statistics.median(areas)))
         ax.plot(*zip(*sorted(medians), strict=True), color=colour, label=METHODS[method].title)
     ax.set(xlabel="accuracy on clean images", ylabel="attack ARA (RMSE)", yscale="log")
     ax.legend(frameon=False, fontsize=8)
@@ -75,7 +76,7 @@ def draw_curves(runs: Runs, path: Path) -> None:
     plt.close(figure)
 
 
-def representative(settings: dict[float, dict[int, object]]) -> float:
+def representative(settings: dict[float, dict[int, Run]]) -> float:
     """The second lowest setting, or the only one: all methods' are in the order of their values."""
     values = sorted(settings)
     return values[min(1, len(values) - 1)]

@@ -69,13 +69,14 @@ def test_a_comparison_its_tables_and_pictures(cifar10_scripts: Path, tmp_path: P
     changed = {path.parent for path, written in before.items() if path.stat().st_mtime_ns != written}
     assert changed == {output / "robust" / "1.4" / "seed-0"}
     assert (output / "comparison.md").read_text().splitlines()[3:5] == table.splitlines()[3:5]
-    data = tmp_path / "data"
-    data.mkdir()
-    arrays = {f"{part}_images": np.zeros((20, 3, 32, 32), np.uint8) for part in ("train", "test")}
-    np.savez(data / "cifar10_subset.npz", **arrays, train_labels=np.arange(20) % 10, test_labels=np.arange(20) % 10)
-    drawn = _run(cifar10_scripts / "figures.py", output, "--output", tmp_path / "pictures", "--images", 2)
+    noise = np.random.default_rng(0).integers(0, 256, (400, 3, 32, 32), np.uint8)
+    arrays = {f"{part}_images": noise for part in ("train", "test")}
+    labels = np.arange(400) % 10
+    np.savez(tmp_path / "cifar10_subset.npz", **arrays, train_labels=labels, test_labels=labels)
+    drawn = _run(cifar10_scripts / "figures.py", output, "--output", tmp_path / "pictures", "--images", 2, "--data",
+                 tmp_path)  # fmt: skip
     assert drawn.returncode == 0, drawn.stderr
-    for name in ("accuracy-and-area.png", "robustness-curves.png"):
+    for name in ("accuracy-and-area.png", "robustness-curves.png", "explanations.png"):
         assert np.asarray(Image.open(tmp_path / "pictures" / name)).std() > 0
 
 
@@ -83,7 +84,7 @@ def test_a_comparison_its_tables_and_pictures(cifar10_scripts: Path, tmp_path: P
 def test_the_authors_networks_are_measured_once(cifar10_scripts: Path, tmp_path: Path) -> None:
     from cifar10_training.images import synthetic_images
 
-    images = synthetic_images(5010, 0, 20)
+    images = synthetic_images(400, 0, 20)
     arrays = {"train": images.train, "test": images.test}
     np.savez(
         tmp_path / "cifar10_subset.npz",

@@ -69,7 +69,7 @@ class Images:
         return Images(self.train.to(device), self.held_out.to(device), self.test.to(device))
 
 
-def load_images(folder: Path, *, held_out: int = 5000) -> Images:
+def load_images(folder: Path, *, held_out: int | None = None) -> Images:
     """Read CIFAR-10 from a folder, in the first of these forms that it holds.
 
     - ``cifar-10-batches-py/``, as torchvision keeps it (torchvision checks the files' sums before it reads them);
@@ -79,7 +79,8 @@ def load_images(folder: Path, *, held_out: int = 5000) -> Images:
 
     Args:
         folder: holds one of them.
-        held_out: how many training images to set aside, as many of each class, the last ones of each.
+        held_out: how many training images to set aside, as many of each class, the last ones of each; ``None`` for a
+            tenth: 5,000 of all of CIFAR-10.
 
     Raises:
         InvalidInputError: it holds none, or one that cannot be used.
@@ -96,7 +97,7 @@ def load_images(folder: Path, *, held_out: int = 5000) -> Images:
         raise InvalidInputError(
             f"data: expected cifar-10-batches-py/, train/ and test/, {ARCHIVE} or {SUBSET} in {folder}, got none"
         )
-    kept, aside = _split(train, held_out)
+    kept, aside = _split(train, len(train) // 100 * 10 if held_out is None else held_out)
     return Images(kept, aside, test)
 
 

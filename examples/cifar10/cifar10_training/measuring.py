@@ -46,9 +46,9 @@ class Instrument:
             one, ``below_chance_fitted``.
         """
         correct = decided(network, test)
-        settings = {"attack": MinimumNormAttack(effort=self.effort), "show_progress": show_progress}
+        settings: dict[str, Any] = {"attack": MinimumNormAttack(effort=self.effort), "show_progress": show_progress}
         attack = accuracy_robustness_area(network, self._batches(test[: self.images]), doubts="quick", **settings)
-        figures = {
+        figures: dict[str, Any] = {
             "instrument": vars(self).copy(),
             "accuracy": float(correct.double().mean()),
             "correct": correct.tolist(),

@@ -62,8 +62,8 @@ def all_runs(runs: Runs) -> str:
                 _spread((run.training["strength"] for run in chosen), 0),
             ]
             lines.append(f"| {' | '.join(cells)} |")
-    seeds = sorted({len(of_one) for settings in runs.values() for of_one in settings.values()})
-    lines.append(f"\nMedian (least to most) over {' or '.join(str(count) for count in seeds)} seeds.")
+    counts = sorted({len(of_one) for settings in runs.values() for of_one in settings.values()})
+    lines.append(f"\nMedian (least to most) over {' or '.join(str(count) for count in counts)} seeds.")
     return "\n".join(lines)
 
 

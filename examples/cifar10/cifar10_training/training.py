@@ -84,7 +84,7 @@ class Training:
         self.steps = max(1, round(recipe.epochs * (len(part) // recipe.batch_size)))
         self.network = build_network(recipe, seed=seed).to(device)
         if device.type == "cuda":
-            self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.network = self.network.to(memory_format=torch.channels_last)
         self._augmentation = torch.Generator(device).manual_seed(seed)
         self.regularizer = _regularizer(recipe, torch.Generator().manual_seed(seed + 1))
         self.adversary = adversary_of(recipe, torch.Generator().manual_seed(seed + 2))
@@ -92,7 +92,7 @@ class Training:
         self._optimizer = torch.optim.SGD(
             self.network.parameters(), recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
         )
-        average = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]
+        average = get_ema_multi_avg_fn(recipe.average)
         self._averaged = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True) if recipe.average else None
         self._batches = self._endless()
 
@@ -129,9 +129,10 @@ class Training:
                 if taken % _WINDOW == 0:
                     bar.update(_WINDOW)
                     bar.set_postfix(loss=f"{float(torch.stack(recent).mean()):.3f}", strength=f"{float(strength):.4g}")
-        loss = float(torch.stack(recent).mean()) if recent else float("nan")  # waits for the device, before the clock
+        # Waits for the device, before the clock is read.
+        last = float(torch.stack(recent).mean()) if recent else float("nan")
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu_began
-        return Trained(self.measured(), self.step, seconds, cpu, loss, float(strength))
+        return Trained(self.measured(), self.step, seconds, cpu, last, float(strength))
 
     def measured(self) -> nn.Module:
         """The network to measure, in evaluation mode: of averaged weights where the recipe averages."""

@@ -17,6 +17,7 @@ from cifar10_training.methods import METHODS
 from cifar10_training.runs import Run, read_network
 from cifar10_training.tables import Runs, read_comparison
 from matplotlib import pyplot as plt
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from torch import Tensor, nn
 
 from captum_lipschitz import AdversarialAttribution
@@ -59,6 +60,9 @@ def draw_trade_off(runs: Runs, path: Path) -> None:
             medians.append((statistics.median(accuracies), statistics.median(areas)))
         ax.plot(*zip(*sorted(medians), strict=True), color=colour, label=METHODS[method].title)
     ax.set(xlabel="accuracy on clean images", ylabel="attack ARA (RMSE)", yscale="log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda area, _: f"{area:g}"))
+    ax.yaxis.set_minor_locator(NullLocator())
     ax.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=150)
     plt.close(figure)
@@ -68,7 +72,7 @@ def draw_curves(runs: Runs, path: Path) -> None:
     """Accuracy against the size of the perturbation: one network of each method, of the first seed."""
     figure, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for (method, settings), colour in zip(runs.items(), _COLOURS, strict=False):
-        value = representative(settings)
+        value = representative(method, settings)
         title = f"{METHODS[method].title}, {METHODS[method].knob} {value:g}"
         area_of(settings[value][min(settings[value])].figures["attack"]).plot(ax, label=title, color=colour)
     ax.legend(frameon=False, fontsize=8)
@@ -76,10 +80,10 @@ def draw_curves(runs: Runs, path: Path) -> None:
     plt.close(figure)
 
 
-def representative(settings: dict[float, dict[int, Run]]) -> float:
-    """The second lowest setting, or the only one: all methods' are in the order of their values."""
+def representative(method: str, settings: dict[float, dict[int, Run]]) -> float:
+    """Which setting is drawn: the whole training of a plain network, the second lowest target loss or attack."""
     values = sorted(settings)
-    return values[min(1, len(values) - 1)]
+    return values[-1] if METHODS[method].knob == "epochs" else values[min(1, len(values) - 1)]
 
 
 def draw_explanations(networks: dict[str, nn.Module], images: Tensor, labels: Tensor, path: Path) -> None:
@@ -109,12 +113,10 @@ def draw_explanations(networks: dict[str, nn.Module], images: Tensor, labels: Te
 def _networks(runs: Runs, comparison: Path, authors: Path | None) -> dict[str, nn.Module]:
     networks: dict[str, nn.Module] = {}
     for method, settings in runs.items():
-        value = representative(settings)
-        title = METHODS[method].title.replace(", equal time", "").replace(" (", "\n(")
-        networks[f"{title}\n{METHODS[method].knob} {value:g}"] = read_network(
-            comparison / method / f"{value:g}" / f"seed-{min(settings[value])}"
-        )
-    for path in sorted(authors.glob("resnet44-*.safetensors")) if authors else []:
+        value = representative(method, settings)
+        title = METHODS[method].title.removesuffix(", equal time").replace(" (", "\n(").replace(" and ", "\nand ")
+        networks[title] = read_network(comparison / method / f"{value:g}" / f"seed-{min(settings[value])}")
+    for path in sorted(authors.glob("resnet44-*.safetensors"), reverse=True) if authors else []:
         networks[f"authors'\n{path.stem.removeprefix('resnet44-')}"] = PreActResNet44.from_safetensors(path)
     return networks
 

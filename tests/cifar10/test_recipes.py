@@ -133,12 +133,12 @@ def test_the_measured_accuracy_does_not_depend_on_chunks() -> None:
 
 @pytest.mark.parametrize("shortened", [False, True])
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_each_method_has_four_settings_that_differ_in_the_knob_alone(name: str, *, shortened: bool) -> None:
+def test_each_method_has_settings_that_differ_in_the_knob_alone(name: str, *, shortened: bool) -> None:
     recipes = dict(METHODS[name].recipes(shortened=shortened))
-    assert len(recipes) == 4
+    assert len(recipes) >= 4
     plain = {value: recipe.changed(**{METHODS[name].knob: 1.0}) for value, recipe in recipes.items()}
     assert len(set(map(repr, plain.values()))) == 1
-    assert len(set(map(repr, recipes.values()))) == 4
+    assert len(set(map(repr, recipes.values()))) == len(recipes)
 
 
 def test_entries_from_a_command_line() -> None:

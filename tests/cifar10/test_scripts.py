@@ -59,9 +59,9 @@ def test_a_comparison_its_tables_and_pictures(cifar10_scripts: Path, tmp_path: P
                "--methods", *methods)  # fmt: skip
     answer = _run(*command)
     assert answer.returncode == 0, answer.stderr
-    assert len(list(output.glob("*/*/seed-0/results.json"))) == 12
+    assert len(list(output.glob("*/*/seed-0/results.json"))) == 4 + 5 + 4
     table = (output / "comparison.md").read_text()
-    assert len(re.findall(r"^\| (plain|penalty and half-Huber|adversarial training)", table, re.MULTILINE)) >= 12
+    assert len(re.findall(r"^\| (plain|penalty and half-Huber|adversarial training)", table, re.MULTILINE)) >= 13
     before = {path: path.stat().st_mtime_ns for path in output.glob("*/*/seed-0/*")}
     (output / "robust" / "1.4" / "seed-0" / "weights.safetensors").unlink()
     again = _run(*command, "--workers", 2)

@@ -48,7 +48,7 @@ class Method:
 
 _LENGTHS = (1.0, 0.5, 0.25, 0.125)  # a plain network's only knob is how long it is trained
 _TARGETS = (0.6, 1.0, 1.5, 1.8)
-_SHORT_TARGETS = (1.2, 1.4, 1.6, 1.8)
+_SHORT_TARGETS = (1.2, 1.4, 1.6, 1.8, 2.0)
 
 METHODS: dict[str, Method] = {
     "plain": Method("plain", "standard", {}, "epochs", _LENGTHS, _LENGTHS),

@@ -25,7 +25,7 @@ from cifar10_training.methods import METHODS
 from cifar10_training.recipe import Recipe
 from cifar10_training.runs import is_trained, read_network, read_run, save_figures, save_network
 from cifar10_training.tables import write_tables
-from cifar10_training.training import Training
+from cifar10_training.training import Training, prepare
 
 from captum_lipschitz.errors import CaptumLipschitzError, InvalidInputError
 
@@ -111,6 +111,7 @@ _prepared: tuple[Setting, Images]  # of a worker, which runs many jobs on the sa
 def _prepare(setting: Setting) -> None:
     global _prepared  # noqa: PLW0603 - how a pool's workers are given what they share
     torch.set_num_threads(setting.threads)
+    prepare(setting.device)
     images = synthetic_images(setting.synthetic) if setting.synthetic is not None else load_images(_folder(setting))
     _prepared = setting, images.to(setting.device)
 

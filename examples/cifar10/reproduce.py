@@ -15,7 +15,7 @@ from cifar10_training.measuring import Instrument
 from cifar10_training.recipe import Recipe, overrides
 from cifar10_training.recipes import RECIPES, SHORTENED
 from cifar10_training.runs import is_trained, read_network, read_run, save_figures, save_network
-from cifar10_training.training import Training
+from cifar10_training.training import Training, prepare
 
 from captum_lipschitz.errors import CaptumLipschitzError, InvalidInputError
 
@@ -24,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Train and measure, or say what is wrong and return 2."""
     parsed = _parse(arguments)
     try:
+        prepare(parsed.device)
         recipe = chosen_recipe(parsed.recipe, shortened=parsed.shortened, changes=parsed.set)
         images = chosen_images(parsed.data, parsed.synthetic).to(parsed.device)
         instrument = Instrument(parsed.effort, parsed.images, parsed.below_chance, parsed.batch)

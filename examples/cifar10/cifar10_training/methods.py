@@ -73,7 +73,7 @@ METHODS: dict[str, Method] = {
         {"attack": "pgd", "attack_rho": 0.01},
         "target_loss",
         _TARGETS,
-        (1.6, 1.7, 1.8, 1.9),  # lower losses are not reached in so few steps
+        (1.7, 1.8, 1.9, 2.0),  # lower losses are not reached in so few steps
         share=0.4,
         shortened_share=0.3,
     ),

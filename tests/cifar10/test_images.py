@@ -141,3 +141,13 @@ def test_synthetic_images_repeat_with_their_seed() -> None:
     first, second = (synthetic_images(16, seed=3) for _ in range(2))
     assert torch.equal(first.train.images, second.train.images)
     assert not torch.equal(first.train.images, synthetic_images(16, seed=4).train.images)
+
+
+@pytest.mark.slow
+def test_the_real_archive_is_whole_and_tested_on_exact_images(data_folder: Path) -> None:
+    images = load_images(data_folder)
+    assert [len(part) for part in (images.train, images.held_out, images.test)] == [45_000, 5_000, 1_017]
+    assert images.train.labels.bincount().tolist() == [4_500] * 10
+    assert images.held_out.labels[:20].tolist() == [*range(10)] * 2
+    exact = np.load(data_folder / "cifar10_subset.npz")["test_images"]
+    assert np.array_equal(images.test.images.numpy(), exact)

@@ -61,14 +61,14 @@ class Comparison:
     """The areas' ratio of two methods at one accuracy.
 
     Attributes:
-        accuracy: where both curves are read.
+        accuracies: where both curves are read, by seed; the same for all where all their curves have one in common.
         areas: of the first method and of the second, at that accuracy.
         ratio: the first over the second; the geometric mean over seeds.
         interval: 95%, images and seeds resampled together, the same for both methods.
         by_seed: each seed's own ratio.
     """
 
-    accuracy: float
+    accuracies: tuple[float, ...]
     areas: tuple[float, float]
     ratio: float
     interval: tuple[float, float]
@@ -77,7 +77,12 @@ class Comparison:
     def __str__(self) -> str:
         low, high = self.interval
         seeds = ", ".join(f"{one:.2f}" for one in self.by_seed)
-        return f"{self.ratio:.2f} [{low:.2f}, {high:.2f}] at accuracy {self.accuracy:.3f}; by seed {seeds}"
+        return f"{self.ratio:.2f} [{low:.2f}, {high:.2f}] at accuracy {self.where}; by seed {seeds}"
+
+    @property
+    def where(self) -> str:
+        """The accuracies as text, one where they are the same."""
+        return " to ".join(dict.fromkeys(f"{one:.3f}" for one in (min(self.accuracies), max(self.accuracies))))
 
 
 Curves = Sequence[Sequence[Point]]
@@ -93,7 +98,8 @@ def compare_at_equal_accuracy(first: Curves, second: Curves, *, accuracy: float 
     Args:
         first: the numerator's networks, by seed.
         second: the denominator's, as many seeds, in the same order.
-        accuracy: where to compare; ``None`` for the middle of the accuracies that all seeds of both methods span.
+        accuracy: where to compare; ``None`` for the middle of the accuracies that all seeds of both methods span, or where
+            there are none, for each seed the middle of those that its own two curves span.
 
     Returns:
         ``None`` where the curves have no accuracy in common, or an area there is 0 or infinite.

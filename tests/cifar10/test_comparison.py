@@ -32,7 +32,7 @@ def test_the_interval_covers_seeds() -> None:
     second = [[_point(0.5, 0.01), _point(0.6, 0.01)] for _ in range(3)]
     found = compare_at_equal_accuracy(first, second)
     assert found is not None
-    assert found.accuracy == pytest.approx(0.55)
+    assert found.accuracies == pytest.approx((0.55,) * 3)
     assert found.by_seed == pytest.approx((2, 4, 8))
     assert found.ratio == pytest.approx(4)
     # Means of three logarithms drawn from ln 2, ln 4, ln 8: all of one seed has a chance of 1 in 27, more than 2.5%.
@@ -61,6 +61,16 @@ def test_curves_without_an_accuracy_in_common_are_not_compared() -> None:
     assert compare_at_equal_accuracy(first, second) is None
     with pytest.raises(InvalidInputError, match="expected one that all curves reach"):
         compare_at_equal_accuracy(first, second, accuracy=0.45)
+
+
+def test_seeds_without_an_accuracy_in_common_are_compared_each_at_its_own() -> None:
+    first = [[_point(0.4, 0.02), _point(0.45, 0.02)], [_point(0.5, 0.04), _point(0.55, 0.04)]]
+    second = [[_point(0.3, 0.01), _point(0.6, 0.01)]] * 2
+    found = compare_at_equal_accuracy(first, second)
+    assert found is not None
+    assert found.accuracies == pytest.approx((0.425, 0.525))
+    assert found.by_seed == pytest.approx((2, 4))
+    assert found.where == "0.425 to 0.525"
 
 
 def test_an_area_of_zero_has_no_ratio() -> None:

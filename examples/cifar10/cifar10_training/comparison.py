@@ -98,8 +98,8 @@ def compare_at_equal_accuracy(first: Curves, second: Curves, *, accuracy: float 
     Args:
         first: the numerator's networks, by seed.
         second: the denominator's, as many seeds, in the same order.
-        accuracy: where to compare; ``None`` for the middle of the accuracies that all seeds of both methods span, or where
-            there are none, for each seed the middle of those that its own two curves span.
+        accuracy: where to compare; ``None`` for the middle of the accuracies that all seeds of both methods span, or
+            where there are none, for each seed the middle of those that its own two curves span.
 
     Returns:
         ``None`` where the curves have no accuracy in common, or an area there is 0 or infinite.
@@ -109,30 +109,24 @@ def compare_at_equal_accuracy(first: Curves, second: Curves, *, accuracy: float 
     """
     if not first or len(first) != len(second):
         raise InvalidInputError(f"second: expected as many seeds as in first, got {len(second)} and {len(first)}")
-    low, high = common_range([*first, *second])
-    if accuracy is None:
-        if low > high:
-            return None
-        accuracy = (low + high) / 2
-    if not low <= accuracy <= high:
-        raise InvalidInputError(
-            f"accuracy: expected one that all curves reach, {low:.4f} to {high:.4f}, got {accuracy}"
-        )
+    accuracies = _places(first, second, accuracy)
+    if accuracies is None:
+        return None
     whole = next(_samples(first[0][0], 0))
-    logs = torch.stack([_readings(curves, whole, accuracy)[:, 0] for curves in (first, second)])
+    logs = torch.stack([_readings(curves, whole, accuracies)[:, 0] for curves in (first, second)])
     if not bool(torch.isfinite(logs).all()):
         return None
     resampled = []
     seeds = torch.Generator().manual_seed(_SEED)
     for sample in _samples(first[0][0], _RESAMPLES):
-        ratios = _readings(first, sample, accuracy) - _readings(second, sample, accuracy)
+        ratios = _readings(first, sample, accuracies) - _readings(second, sample, accuracies)
         chosen = torch.randint(len(first), ratios.T.shape, generator=seeds)
         resampled.append(ratios.T.gather(1, chosen).mean(1))
     differences = logs[0] - logs[1]
     bounds = percentile_interval(torch.cat(resampled))
     areas = logs.mean(1).exp().tolist()
     return Comparison(
-        accuracy=accuracy,
+        accuracies=accuracies,
         areas=(areas[0], areas[1]),
         ratio=float(differences.mean().exp()),
         interval=(math.exp(bounds[0]), math.exp(bounds[1])),
@@ -146,9 +140,23 @@ def common_range(curves: Curves) -> tuple[float, float]:
     return max(min(span) for span in spans), min(max(span) for span in spans)
 
 
-def _readings(curves: Curves, sample: Sample, accuracy: float) -> Tensor:
-    """Logarithms of the areas at an accuracy, (seeds, B)."""
-    return torch.stack([_reading(curve, sample, accuracy) for curve in curves])
+def _places(first: Curves, second: Curves, accuracy: float | None) -> tuple[float, ...] | None:
+    """Where each seed's curves are read."""
+    low, high = common_range([*first, *second])
+    if accuracy is not None and not low <= accuracy <= high:
+        raise InvalidInputError(
+            f"accuracy: expected one that all curves reach, {low:.4f} to {high:.4f}, got {accuracy}"
+        )
+    if accuracy is not None or low <= high:
+        return ((low + high) / 2 if accuracy is None else accuracy,) * len(first)
+    spans = [common_range(pair) for pair in zip(first, second, strict=True)]
+    return tuple(sum(span) / 2 for span in spans) if all(start <= end for start, end in spans) else None
+
+
+def _readings(curves: Curves, sample: Sample, accuracies: Sequence[float]) -> Tensor:
+    """Logarithms of the areas at each seed's accuracy, (seeds, B)."""
+    pairs = zip(curves, accuracies, strict=True)
+    return torch.stack([_reading(curve, sample, accuracy) for curve, accuracy in pairs])
 
 
 def _reading(curve: Sequence[Point], sample: Sample, accuracy: float) -> Tensor:

@@ -84,7 +84,7 @@ def at_equal_accuracy(runs: Runs) -> str:
             low, high = found.interval
             seeds = ", ".join(f"{one:.2f}" for one in found.by_seed)
             lines.append(
-                f"{titles} {found.accuracy:.3f} | {found.areas[0]:.5f}, {found.areas[1]:.5f} "
+                f"{titles} {found.where} | {found.areas[0]:.5f}, {found.areas[1]:.5f} "
                 f"| **{found.ratio:.2f}** [{low:.2f}, {high:.2f}] | {seeds} |"
             )
     return "\n".join(lines)

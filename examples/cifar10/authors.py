@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from cifar10_training.images import Images, load_images
-from cifar10_training.measuring import Instrument, area_of
-from cifar10_training.runs import machine
+from cifar10_training.machine import prepare
+from cifar10_training.measuring import Instrument, area_of, said
 
 from captum_lipschitz import AraComparison, AraResult, compare
 from captum_lipschitz._files import write_whole
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure, write ``NAME.json`` for each network and ``authors.md``; 2 if something is wrong."""
     parsed = _parse(arguments)
     try:
-        images = load_images(parsed.data).to(parsed.device)
+        images = load_images(parsed.data).to(prepare(parsed.device))
         instrument = Instrument(parsed.effort, parsed.images, parsed.below_chance, parsed.batch)
         parsed.output.mkdir(parents=True, exist_ok=True)
         found = {
@@ -75,24 +75,30 @@ def _measured(name: str, path: Path, images: Images, instrument: Instrument, par
     results = parsed.output / f"{name}.json"
     if not results.is_file():
         network = PreActResNet44.from_safetensors(path).to(parsed.device).requires_grad_(requires_grad=False)
-        figures = instrument.measure(network, images.test, images.held_out, show_progress=not parsed.quiet)
-        figures["machine"] = machine(torch.device(parsed.device))
+        figures = instrument.measure(network, images, show_progress=not parsed.quiet)
+        figures["data"] = images.digests()
         write_whole(results, json.dumps(figures, indent=1).encode())
     figures = json.loads(results.read_text(encoding="utf-8"))
+    if (figures["instrument"], figures["data"]) != (vars(instrument), images.digests()):
+        raise InvalidInputError(f"output: {results} was measured otherwise, or on other images; choose another folder")
     published = PUBLISHED[name]
     cells = [
         ["published, 1,000 images", *(f"{value:.4f}" for value in vars(published).values()), "", ""],
         [
             f"here, {_counts(figures)}",
             f"{figures['accuracy']:.4f}",
-            *(_cell(figures, area) for area in ("attack", "below_chance", "below_chance_fitted")),
+            *(
+                said(figures[area]) if area in figures else ""
+                for area in ("attack", "below_chance", "below_chance_fitted")
+            ),
             f"{figures['temperature']:.2f}" if figures.get("temperature") else "",
         ],
     ]
     theirs = parsed.networks / f"distances-{name}-64.json"
     if theirs.is_file():
         known = json.loads(theirs.read_text(encoding="utf-8"))
-        ratios = [_paired(figures[ours], known[key]) for ours, key in (("attack", "attack"), ("below_chance", "btr"))]
+        pairs = (("attack", "attack"), ("below_chance", "btr"))
+        ratios = [_paired(figures[ours], known[key]) if ours in figures else "" for ours, key in pairs]
         cells.append([f"ours over theirs, the same {len(known['attack'])} images", "", *ratios, "", ""])
     return "\n".join(f"| {' | '.join([name, *row])} |" for row in cells)
 
@@ -102,17 +108,13 @@ def _counts(figures: dict[str, Any]) -> str:
     return f"{instrument['images']} images (BTR {instrument['below_chance']}), {instrument['effort']}"
 
 
-def _cell(figures: dict[str, Any], name: str) -> str:
-    if name not in figures:
-        return ""
-    low, high = figures[name]["interval"]
-    return f"{figures[name]['area']:.5f} [{low:.5f}, {high:.5f}]"
-
-
 def _paired(ours: dict[str, Any], theirs: list[float]) -> str:
     """Ratio of our area to that of the authors' own distances, over the images that both have."""
     area = area_of(ours)
     count = min(len(area), len(theirs))
+    solved = torch.tensor(theirs[:count]) == 0
+    if not torch.equal(solved, area.distances[:count] == 0):
+        raise InvalidInputError("networks: expected the authors' distances to be of the same images in the same order")
     settings: dict[str, Any] = {"norm": area.norm, "criterion": area.criterion, "gradient_evaluations": 0}
 
     def of(distances: torch.Tensor, attack: str) -> AraResult:

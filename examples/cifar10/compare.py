@@ -20,12 +20,13 @@ from pathlib import Path
 
 import torch
 from cifar10_training.images import Images, load_images, synthetic_images
-from cifar10_training.measuring import Instrument
+from cifar10_training.machine import prepare
+from cifar10_training.measuring import Instrument, said
 from cifar10_training.methods import METHODS
 from cifar10_training.recipe import Recipe
-from cifar10_training.runs import is_trained, read_network, read_run, save_figures, save_network
+from cifar10_training.runs import Run, is_trained, read_network, read_run, save_figures, save_network
 from cifar10_training.tables import write_tables
-from cifar10_training.training import Training, prepare
+from cifar10_training.training import Training
 
 from captum_lipschitz.errors import CaptumLipschitzError, InvalidInputError
 
@@ -61,6 +62,19 @@ class Setting:
     below_chance_seeds: int
     threads: int
 
+    def images(self) -> Images:
+        """What all jobs train and measure on."""
+        if self.synthetic is not None:
+            return synthetic_images(self.synthetic)
+        if self.data is None:
+            raise InvalidInputError("data: expected --data FOLDER, or --synthetic IMAGES")
+        return load_images(self.data)
+
+    def instrument_of(self, job: Job) -> Instrument:
+        """What a job's network is measured by."""
+        spared = job.seed >= self.below_chance_seeds
+        return dataclasses.replace(self.instrument, below_chance=0) if spared else self.instrument
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what has not been run, then write the tables; 2 if something is wrong."""
@@ -84,9 +98,8 @@ def jobs_of(output: Path, *, methods: list[str], seeds: int, shortened: bool) ->
 
 
 def _run(parsed: argparse.Namespace) -> None:
-    if parsed.data is None and parsed.synthetic is None:
-        raise InvalidInputError("data: expected --data FOLDER, or --synthetic IMAGES")
-    instrument = Instrument(parsed.effort, parsed.images, parsed.below_chance, parsed.batch)
+    prepare(parsed.device)
+    instrument = Instrument(parsed.effort, parsed.images, parsed.below_chance, parsed.batch, parsed.measure_on)
     setting = Setting(
         parsed.data,
         parsed.synthetic,
@@ -96,13 +109,34 @@ def _run(parsed: argparse.Namespace) -> None:
         parsed.below_chance_seeds,
         parsed.threads,
     )
+    images = setting.images()
     jobs = list(jobs_of(parsed.output, methods=parsed.methods, seeds=parsed.seeds, shortened=parsed.shortened))
+    for job in jobs:  # what cannot be used is said before any work
+        if is_trained(job.folder):
+            _check(read_run(job.folder), job, setting, images)
     began = time.perf_counter()
-    with ProcessPoolExecutor(
-        parsed.workers, multiprocessing.get_context("spawn"), initializer=_prepare, initargs=(setting,)
-    ) as pool:
-        for done, future in enumerate(as_completed([pool.submit(_work, job) for job in jobs]), 1):
-            print(f"{done} of {len(jobs)}, {time.perf_counter() - began:.0f} s: {future.result()}", flush=True)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(parsed.workers, context, initializer=_prepare, initargs=(setting,)) as pool:
+        futures = [pool.submit(_work, job) for job in jobs]
+        try:
+            for done, future in enumerate(as_completed(futures), 1):
+                print(f"{done} of {len(jobs)}, {time.perf_counter() - began:.0f} s: {future.result()}", flush=True)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _check(run: Run, job: Job, setting: Setting, images: Images) -> None:
+    """Raise unless a run that is there is the one that a job would make."""
+    try:
+        run.check(job.recipe, job.seed, images)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{job.folder}: {error}") from error
+    if run.figures and run.figures["instrument"] != vars(setting.instrument_of(job)):
+        raise InvalidInputError(
+            f"{job.folder}: expected a run measured as asked, {vars(setting.instrument_of(job))}, got one by "
+            f"{run.figures['instrument']}; choose another folder"
+        )
 
 
 _prepared: tuple[Setting, Images]  # of a worker, which runs many jobs on the same images
@@ -112,31 +146,22 @@ def _prepare(setting: Setting) -> None:
     global _prepared  # noqa: PLW0603 - how a pool's workers are given what they share
     torch.set_num_threads(setting.threads)
     prepare(setting.device)
-    images = synthetic_images(setting.synthetic) if setting.synthetic is not None else load_images(_folder(setting))
-    _prepared = setting, images.to(setting.device)
-
-
-def _folder(setting: Setting) -> Path:
-    return setting.data or Path()
+    _prepared = setting, setting.images().to(setting.device)
 
 
 def _work(job: Job) -> str:
     setting, images = _prepared
     if not is_trained(job.folder):
-        trained = Training(job.recipe, images.train, seed=job.seed, compile_mode=setting.compile_mode).finish()
-        save_network(job.folder, job.method, job.recipe, job.seed, trained)
+        training = Training(job.recipe, images.train, seed=job.seed, compile_mode=setting.compile_mode)
+        save_network(job.folder, job.method, training, training.finish(), images)
     run = read_run(job.folder)
-    if run.recipe != job.recipe:
-        raise InvalidInputError(f"output: {job.folder} holds a run of another recipe; choose another folder")
     if not run.figures:
         network = read_network(job.folder).to(setting.device)
-        instrument = setting.instrument
-        if job.seed >= setting.below_chance_seeds:
-            instrument = dataclasses.replace(instrument, below_chance=0)
-        run = save_figures(job.folder, instrument.measure(network, images.test, images.held_out))
+        run = save_figures(job.folder, setting.instrument_of(job).measure(network, images))
     return (
-        f"{job.method} {job.value:g}, seed {job.seed}: {run.training['cpu_seconds']:.0f} CPU s, accuracy "
-        f"{run.figures['accuracy']:.3f}, attack ARA {run.figures['attack']['area']:.5f}"
+        f"{job.method} {job.value:g}, seed {job.seed}: {run.training['seconds']:.0f} s "
+        f"({run.training['cpu_seconds']:.0f} CPU s), accuracy {run.figures['accuracy']:.3f}, attack ARA "
+        f"{said(run.figures['attack'])}"
     )
 
 
@@ -156,6 +181,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--threads", type=int, default=1 if "cpu" in _default_device() else 4, help="of the CPU, for each process")
     add("--device", default=_default_device())
     add("--compile", metavar="MODE", help="torch.compile's mode: default, reduce-overhead (CUDA graphs), ...")
+    add(
+        "--measure-on", choices=["test", "held_out"], default="test", help="held_out, in a folder of its own, to choose"
+    )
     add("--effort", choices=["fast", "standard", "thorough"], default="thorough")
     add("--images", type=int, default=1000, help="attacked, from the first on (default: %(default)s)")
     add("--below-chance", type=int, default=1000, help="of these, for the BTR areas (default: %(default)s)")

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import matplotlib as mpl
+import torch
 from cifar10_training.images import CLASSES, load_images
 from cifar10_training.measuring import area_of
 from cifar10_training.methods import METHODS
@@ -24,7 +25,7 @@ from captum_lipschitz.errors import CaptumLipschitzError
 from captum_lipschitz.models import PreActResNet44
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
-_COLOURS = ("#000000", "#999999", "#E69F00", "#0072B2", "#D55E00", "#009E73")
+_COLOURS = dict(zip(METHODS, ("#000000", "#999999", "#E69F00", "#0072B2", "#D55E00", "#009E73"), strict=True))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,10 +51,14 @@ def main(arguments: list[str] | None = None) -> int:
 def draw_trade_off(runs: Runs, path: Path) -> None:
     """Attack ARA against accuracy: a dot for each network, a line through the medians of each method's settings."""
     figure, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for (method, settings), colour in zip(runs.items(), _COLOURS, strict=False):
+    for method, settings in runs.items():
+        colour = _COLOURS[method]
         medians = []
         for seeds in settings.values():
-            points = [(run.figures["accuracy"], run.figures["attack"]["area"]) for run in seeds.values()]
+            # An infinite area, null in JSON, is none that can be drawn.
+            points = [
+                (run.figures["accuracy"], run.figures["attack"]["area"] or float("nan")) for run in seeds.values()
+            ]
             accuracies, areas = zip(*points, strict=True)
             ax.scatter(accuracies, areas, s=12, color=colour, alpha=0.5, linewidths=0)
             medians.append((statistics.median(accuracies), statistics.median(areas)))
@@ -68,10 +73,19 @@ def draw_trade_off(runs: Runs, path: Path) -> None:
 def draw_curves(runs: Runs, path: Path) -> None:
     """Accuracy against the size of the perturbation: one network of each method, of the first seed."""
     figure, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for (method, settings), colour in zip(runs.items(), _COLOURS, strict=False):
+    ax.set_title("one network of each method, not equally accurate", fontsize=9)
+    chance = 0.0
+    for method, settings in runs.items():
+        colour = _COLOURS[method]
         value = representative(method, settings)
-        title = f"{METHODS[method].title}, {METHODS[method].knob} {value:g}"
-        area_of(settings[value][min(settings[value])].figures["attack"]).plot(ax, label=title, color=colour)
+        area = area_of(settings[value][min(settings[value])].figures["attack"])
+        setting = "" if METHODS[method].knob == "epochs" else f", {METHODS[method].knob} {value:g}"
+        label = f"{METHODS[method].title}{setting}: ARA {area.area:.4f}"
+        sizes = torch.cat([torch.zeros(1, dtype=torch.float64), area.distances[area.distances.isfinite()].unique()])
+        ax.step(sizes, area.curve(sizes), where="post", color=colour, label=label)
+        chance = area.chance_accuracy
+    ax.axhline(chance, color="0.6", linewidth=0.8, linestyle=":")
+    ax.set(xlabel="perturbation size (RMSE)", ylabel="accuracy", ylim=(0, 1), xlim=(0, None))
     ax.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=150)
     plt.close(figure)
@@ -111,8 +125,11 @@ def _networks(runs: Runs, comparison: Path, authors: Path | None) -> dict[str, n
     networks: dict[str, nn.Module] = {}
     for method, settings in runs.items():
         value = representative(method, settings)
-        title = METHODS[method].title.removesuffix(", equal time").replace(" (", "\n(").replace(" and ", "\nand ")
-        networks[title] = read_network(comparison / method / f"{value:g}" / f"seed-{min(settings[value])}")
+        title = METHODS[method].title.removesuffix(", equal time").replace(" (PGD)", "").replace(" and ", "\nand ")
+        setting = "" if METHODS[method].knob == "epochs" else f"\n{METHODS[method].knob} {value:g}"
+        networks[title.replace("adversarial ", "adversarial\n") + setting] = read_network(
+            comparison / method / f"{value:g}" / f"seed-{min(settings[value])}"
+        )
     for path in sorted(authors.glob("resnet44-*.safetensors"), reverse=True) if authors else []:
         networks[f"authors'\n{path.stem.removeprefix('resnet44-')}"] = PreActResNet44.from_safetensors(path)
     return networks

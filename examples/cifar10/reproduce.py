@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 from cifar10_training.images import Images, load_images, synthetic_images
-from cifar10_training.measuring import Instrument
+from cifar10_training.machine import prepare
+from cifar10_training.measuring import Instrument, said
 from cifar10_training.recipe import Recipe, overrides
 from cifar10_training.recipes import RECIPES, SHORTENED
 from cifar10_training.runs import is_trained, read_network, read_run, save_figures, save_network
-from cifar10_training.training import Training, prepare
+from cifar10_training.training import Training
 
 from captum_lipschitz.errors import CaptumLipschitzError, InvalidInputError
 
@@ -25,9 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = _parse(arguments)
     try:
         prepare(parsed.device)
+        instrument = Instrument(parsed.effort, parsed.images, parsed.below_chance, parsed.batch, parsed.measure_on)
         recipe = chosen_recipe(parsed.recipe, shortened=parsed.shortened, changes=parsed.set)
         images = chosen_images(parsed.data, parsed.synthetic).to(parsed.device)
-        instrument = Instrument(parsed.effort, parsed.images, parsed.below_chance, parsed.batch)
         _train(recipe, images, parsed)
         _measure(instrument, images, parsed)
     except CaptumLipschitzError as error:
@@ -52,16 +53,13 @@ def chosen_images(data: Path | None, synthetic: int | None) -> Images:
 
 
 def _train(recipe: Recipe, images: Images, parsed: argparse.Namespace) -> None:
-    name = parsed.name or parsed.recipe
     if is_trained(parsed.output):
-        found = read_run(parsed.output)
-        if (found.name, found.recipe, found.seed) != (name, recipe, parsed.seed):
-            raise InvalidInputError(f"output: expected a folder of its own for this run, got one of {found.name!r}")
+        read_run(parsed.output).check(recipe, parsed.seed, images)
         print(f"{parsed.output}: trained already")
         return
     training = Training(recipe, images.train, seed=parsed.seed, compile_mode=parsed.compile)
     trained = training.finish(show_progress=not parsed.quiet)
-    save_network(parsed.output, name, recipe, parsed.seed, trained)
+    save_network(parsed.output, parsed.name or parsed.recipe, training, trained, images)
     print(
         f"{parsed.output}: {trained.steps} steps in {trained.seconds:.0f} s, loss {trained.loss:.3f}, "
         f"strength {trained.strength:.4g}",
@@ -71,14 +69,12 @@ def _train(recipe: Recipe, images: Images, parsed: argparse.Namespace) -> None:
 
 def _measure(instrument: Instrument, images: Images, parsed: argparse.Namespace) -> None:
     network = read_network(parsed.output).to(parsed.device)
-    part = images.held_out if parsed.measure_on == "held_out" else images.test
-    figures = instrument.measure(network, part, images.held_out, show_progress=not parsed.quiet)
-    if parsed.measure_on == "test":
+    figures = instrument.measure(network, images, show_progress=not parsed.quiet)
+    if instrument.part == "test":
         save_figures(parsed.output, figures)
-    low, high = figures["attack"]["interval"]
     print(
-        f"{parsed.output}: on {parsed.measure_on} images: accuracy {figures['accuracy']:.4f}, attack ARA "
-        f"{figures['attack']['area']:.5f} [{low:.5f}, {high:.5f}], {figures['attack']['not_found']} not found"
+        f"{parsed.output}: on {instrument.part} images: accuracy {figures['accuracy']:.4f}, attack ARA "
+        f"{said(figures['attack'])}, {figures['attack']['not_found']} not found"
     )
 
 

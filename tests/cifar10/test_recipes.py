@@ -9,7 +9,7 @@ import pytest
 import torch
 from cifar10_training.adversary import ProjectedGradient
 from cifar10_training.images import Part, synthetic_images
-from cifar10_training.measuring import Instrument, area_of
+from cifar10_training.measuring import Instrument, area_of, decided, said
 from cifar10_training.methods import METHODS
 from cifar10_training.network import build_network
 from cifar10_training.recipe import Recipe, overrides
@@ -38,14 +38,22 @@ def test_each_recipe_learns_saves_loads_and_measures(name: str, tmp_path: Path) 
     trained = training.finish()
     assert trained.steps == 10
     assert sum(losses[-3:]) < sum(losses[:3])
-    save_network(tmp_path / "run", name, training.recipe, 0, trained)
+    save_network(tmp_path / "run", name, training, trained, images)
     network = read_network(tmp_path / "run")
     inputs = images.test.inputs()
     assert torch.equal(network(inputs), trained.network(inputs))
-    figures = Instrument("fast", images=8, below_chance=4, batch=4).measure(network, images.test, images.held_out)
+    figures = Instrument("fast", images=8, below_chance=4, batch=4).measure(network, images)
     run = save_figures(tmp_path / "run", figures)
-    assert read_run(tmp_path / "run").figures == run.figures
-    assert run.recipe == training.recipe
+    assert read_run(tmp_path / "run") == run
+    assert (run.recipe, run.seed, run.figures) == (training.recipe, 0, figures)
+    run.check(training.recipe, 0, images)
+    for recipe, seed, other in (
+        (training.recipe.changed(epochs=1.0), 0, images),
+        (training.recipe, 1, images),
+        (training.recipe, 0, synthetic_images(128, 64, 32, seed=1)),
+    ):
+        with pytest.raises(InvalidInputError, match="expected a folder of its own"):
+            run.check(recipe, seed, other)
     area = area_of(run.figures["attack"])
     assert area.area == figures["attack"]["area"]
     assert area.interval == tuple(figures["attack"]["interval"])
@@ -106,8 +114,17 @@ def test_averaged_weights_are_what_is_measured() -> None:
     for _ in range(3):
         training.take_step()
         weights.append(next(training.network.parameters()).detach().clone())
-    expected = 0.5 * (0.5 * weights[0] + 0.5 * weights[1]) + 0.5 * weights[2]
+    # Of the old ones at most a half is kept, and less at the beginning: 2 / 11 at the second step, 3 / 12 at the third.
+    second = 2 / 11 * weights[0] + 9 / 11 * weights[1]
+    expected = 3 / 12 * second + 9 / 12 * weights[2]
     assert torch.allclose(next(training.measured().parameters()), expected, atol=1e-6)
+
+
+def test_a_shortened_modern_network_is_measured_with_weights_that_have_learnt() -> None:
+    images = synthetic_images(256, 64, 64)
+    recipe = SHORTENED.of(RECIPES["modern"]).changed(widths=[8, 16], batch_size=32, epochs=20.0, target_loss=None)
+    trained = Training(recipe.changed(attack=None), images.train, seed=0).finish()
+    assert float(decided(trained.network, images.test).double().mean()) > 0.3  # guessing: 0.1
 
 
 def test_projected_gradient_moves_a_linear_models_image_straight_across() -> None:
@@ -122,11 +139,27 @@ def test_projected_gradient_moves_a_linear_models_image_straight_across() -> Non
     assert torch.allclose(delta, expected, rtol=1e-4, atol=1e-7)
 
 
+def test_a_network_that_decides_the_same_everywhere_is_measured_and_said() -> None:
+    images = synthetic_images(16, 20, 20)
+    constant = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 10)).requires_grad_(False)
+    constant[1].weight.zero_()
+    constant[1].bias.copy_(torch.nn.functional.one_hot(images.test.labels.mode().values, 10))
+    figures = Instrument("fast", images=20, below_chance=0).measure(constant, images)
+    assert figures["attack"]["area"] is None
+    assert said(figures["attack"]).startswith("inf (truncated 0.00000, ")
+
+
+@pytest.mark.parametrize("changes", [{"images": 0}, {"below_chance": -1}, {"batch": 0}])
+def test_numbers_of_images_that_cannot_be_are_refused(changes: dict[str, int]) -> None:
+    with pytest.raises(InvalidInputError, match=next(iter(changes))):
+        Instrument(**changes)
+
+
 def test_the_measured_accuracy_does_not_depend_on_chunks() -> None:
     images = synthetic_images(32, 40, 40)
     network = build_network(_small(RECIPES["standard"]), seed=0).eval()
-    whole = Instrument("fast", 6, 0, 6).measure(network, images.test, images.held_out)
-    parts = Instrument("fast", 6, 0, 2).measure(network, images.test, images.held_out)
+    whole = Instrument("fast", 6, 0, 6).measure(network, images)
+    parts = Instrument("fast", 6, 0, 2).measure(network, images)
     assert whole["accuracy"] == parts["accuracy"]
     assert whole["attack"]["distances"] == pytest.approx(parts["attack"]["distances"], rel=1e-3)
 
@@ -154,7 +187,8 @@ def test_entries_from_a_command_line() -> None:
         ({"epoch": 2}, "expected entries among"),
         ({"epochs": "two"}, "epochs: expected a number"),
         ({"epochs": True}, "epochs: expected a number"),
-        ({"epochs": math.nan}, "epochs: expected a positive number"),
+        ({"epochs": math.nan}, "epochs: expected a finite number"),
+        ({"epochs": math.inf}, "epochs: expected a finite number"),
         ({"batch_size": 2.5}, "batch_size: expected a whole number"),
         ({"widths": 16}, "widths: expected"),
         ({"widths": [16, 0]}, "widths: expected numbers of channels"),

@@ -32,9 +32,9 @@ def test_reproduce_trains_measures_and_does_not_train_twice(cifar10_scripts: Pat
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["training"]["steps"] == 4
     assert len(results["figures"]["attack"]["distances"]) == 8
-    again = _run(*command)
-    assert "trained already" in again.stdout
-    assert json.loads((tmp_path / "run" / "results.json").read_text()) == results
+    assert "trained already" in _run(*command).stdout
+    again = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert again == results
     other = _run(*command[:-1], "widths=[8,32]")
     assert other.returncode == 2
     assert "a folder of its own" in other.stderr
@@ -44,7 +44,13 @@ def test_reproduce_trains_measures_and_does_not_train_twice(cifar10_scripts: Pat
 
 
 def test_reproduce_says_what_is_wrong(cifar10_scripts: Path, tmp_path: Path) -> None:
-    for arguments in (["--data", tmp_path], ["--synthetic", 64, "--set", "epoch=1"], []):
+    for arguments in (
+        ["--data", tmp_path],
+        ["--synthetic", 64, "--set", "epoch=1"],
+        ["--synthetic", 64, "--device", "nowhere"],
+        ["--synthetic", 64, "--batch", 0],
+        [],
+    ):
         answer = _run(cifar10_scripts / "reproduce.py", "robust", "--output", tmp_path / "run", *arguments)
         assert answer.returncode == 2
         assert answer.stderr.startswith("reproduce.py: error:")
@@ -68,7 +74,12 @@ def test_a_comparison_its_tables_and_pictures(cifar10_scripts: Path, tmp_path: P
     assert again.returncode == 0, again.stderr
     changed = {path.parent for path, written in before.items() if path.stat().st_mtime_ns != written}
     assert changed == {output / "robust" / "1.4" / "seed-0"}
-    assert (output / "comparison.md").read_text().splitlines()[3:5] == table.splitlines()[3:5]
+    columns = [[line.split(" | ")[:6] for line in text.splitlines()] for text in (table, again.stdout)]
+    assert all(row in columns[1] for row in columns[0])  # all but the seconds
+    for arguments in (["--effort", "standard"], ["--synthetic", 128], ["--set"]):
+        other = _run(*command, *arguments)
+        assert other.returncode == 2
+        assert "Traceback" not in other.stderr
     noise = np.random.default_rng(0).integers(0, 256, (400, 3, 32, 32), np.uint8)
     arrays = {f"{part}_images": noise for part in ("train", "test")}
     labels = np.arange(400) % 10

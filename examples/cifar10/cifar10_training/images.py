@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
+import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captum_lipschitz.errors import InvalidInputError
+from captum_lipschitz.errors import InvalidInputError, MissingDependencyError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ARCHIVE, SUBSET = "cifar10_jpeg.tar.xz", "cifar10_subset.npz"
@@ -45,6 +47,12 @@ class Part:
         """The same on another device."""
         return Part(self.images.to(device), self.labels.to(device))
 
+    def digest(self) -> str:
+        """The beginning of the sha256 of images and labels."""
+        found = hashlib.sha256(self.images.cpu().numpy().tobytes())
+        found.update(self.labels.cpu().numpy().tobytes())
+        return found.hexdigest()[:16]
+
     def inputs(self) -> Tensor:
         """What a network takes: (N, 3, 32, 32) float32 in [0, 1]."""
         return self.images.float() / 255
@@ -63,6 +71,10 @@ class Images:
     train: Part
     held_out: Part
     test: Part
+
+    def digests(self) -> dict[str, str]:
+        """What tells one set of images from another: the beginning of each part's sha256."""
+        return {name: part.digest() for name, part in vars(self).items()}
 
     def to(self, device: torch.device | str) -> Images:
         """All parts on another device."""
@@ -136,8 +148,12 @@ def _split(train: Part, held_out: int) -> tuple[Part, Part]:
 
 
 def _torchvision(folder: Path, *, train: bool) -> Part:
-    from torchvision.datasets import CIFAR10
-
+    try:
+        from torchvision.datasets import CIFAR10
+    except ImportError as error:
+        raise MissingDependencyError(
+            f'data: torchvision cannot be imported ({error}); install it with: pip install "captum-lipschitz[vision]"'
+        ) from error
     try:
         data = CIFAR10(str(folder), train=train, download=False)
     except RuntimeError as error:
@@ -211,7 +227,7 @@ def _array(path: Path, part: str) -> Part:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             images, labels = torch.from_numpy(arrays[f"{part}_images"]), torch.from_numpy(arrays[f"{part}_labels"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise InvalidInputError(f"data: {path} cannot be read: {error}") from error
     if images.dtype != torch.uint8 or images.shape[1:] != (3, _SIDE, _SIDE) or labels.shape != images.shape[:1]:
         raise InvalidInputError(f"data: expected (N, 3, 32, 32) uint8 and (N,) labels in {path}, got {images.shape}")

@@ -65,7 +65,7 @@ METHODS: dict[str, Method] = {
         (0.0025, 0.005, 0.01, 0.02),
         (0.0025, 0.005, 0.01, 0.02),
         share=0.4,
-        shortened_share=0.17,
+        shortened_share=0.23,
     ),
     "all": Method(
         "all together, equal time",

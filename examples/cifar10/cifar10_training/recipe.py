@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
@@ -71,6 +72,8 @@ class Recipe:
     attack_steps: int = 7
 
     def __post_init__(self) -> None:
+        for name in ("epochs", "learning_rate", "initial_strength", "gain", "rise", "fall", "attack_rho"):
+            _require(math.isfinite(getattr(self, name)), name, "a finite number", getattr(self, name))
         for name in ("epochs", "batch_size", "learning_rate", "initial_strength", "gain", "rise", "fall", "every"):
             _require(getattr(self, name) > 0, name, "a positive number", getattr(self, name))
         for name in ("blocks", "first_stride", "attack_rho", "attack_steps"):

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import os
-import platform
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save
 from torch import nn
 
 from captum_lipschitz._files import write_whole
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.measure.weights import load_weights, read_weights
+from cifar10_training.images import Images
+from cifar10_training.machine import machine
 from cifar10_training.network import build_network
 from cifar10_training.recipe import Recipe
-from cifar10_training.training import Trained
+from cifar10_training.training import Trained, Training
 
 _WEIGHTS, _RESULTS = "weights.safetensors", "results.json"
-_PACKAGES = ("captum-lipschitz", "torch", "torchvision", "numpy")
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,8 @@ class Run:
         seed: of the training.
         training: seconds, steps, last loss and strength; see ``Trained``.
         figures: what was measured; see ``Instrument.measure``.
-        machine: hardware and versions.
+        machine: hardware and versions of the training.
+        data: what tells the images from others, see ``Images.digests``.
     """
 
     name: str
@@ -44,21 +43,29 @@ class Run:
     training: dict[str, Any]
     figures: dict[str, Any]
     machine: dict[str, Any]
+    data: dict[str, str]
+
+    def check(self, recipe: Recipe, seed: int, images: Images) -> None:
+        """Raise ``InvalidInputError`` unless this run is of that recipe, seed and images."""
+        expected = {"recipe": recipe, "seed": seed, "images": images.digests()}
+        for what, found in (("recipe", self.recipe), ("seed", self.seed), ("images", self.data)):
+            if found != expected[what]:
+                raise InvalidInputError(f"output: expected a folder of its own for this run, got one of another {what}")
 
 
-def save_network(folder: Path, name: str, recipe: Recipe, seed: int, trained: Trained) -> None:
+def save_network(folder: Path, name: str, training: Training, trained: Trained, images: Images) -> None:
     """Write the weights, and the results as far as they are known."""
     folder.mkdir(parents=True, exist_ok=True)
     device = next(trained.network.parameters()).device
     state = {key: value.detach().cpu().contiguous() for key, value in trained.network.state_dict().items()}
     write_whole(folder / _WEIGHTS, save(state))
-    _write(folder, Run(name, recipe, seed, trained.to_dict(), {}, machine(device)))
+    run = Run(name, training.recipe, training.seed, trained.to_dict(), {}, machine(device), images.digests())
+    _write(folder, run)
 
 
 def save_figures(folder: Path, figures: dict[str, Any]) -> Run:
-    """Add what was measured to a run's results."""
-    run = read_run(folder)
-    run.figures.update(figures)
+    """Put what was measured in the place of what a run's results hold."""
+    run = dataclasses.replace(read_run(folder), figures=figures)
     _write(folder, run)
     return run
 
@@ -88,35 +95,6 @@ def read_network(folder: Path) -> nn.Module:
 def is_trained(folder: Path) -> bool:
     """Whether a run's network is there."""
     return (folder / _RESULTS).is_file() and (folder / _WEIGHTS).is_file()
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """What figures depend on besides the recipe: processor, threads, versions."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    return {
-        "device": device.type,
-        "processor": name,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "versions": {package: _version(package) for package in _PACKAGES},
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _processor() -> str:
-    """The CPU's name, as Linux tells it, or what Python knows."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _write(folder: Path, run: Run) -> None:

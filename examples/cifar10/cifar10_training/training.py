@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from captum_lipschitz import AdaptiveStrength, LipschitzRegularizer, RegularizedModule
 from captum_lipschitz.errors import InvalidInputError
 from cifar10_training.adversary import adversary_of
 from cifar10_training.augmentation import shuffled
+from cifar10_training.average import RunningAverage
 from cifar10_training.images import Part
 from cifar10_training.network import build_network
 from cifar10_training.recipe import Recipe
@@ -80,7 +80,7 @@ class Training:
         if len(part) < recipe.batch_size:
             raise InvalidInputError(f"batch_size: expected at most the {len(part)} images, got {recipe.batch_size}")
         device = part.images.device
-        self.recipe, self.part, self.step = recipe, part, 0
+        self.recipe, self.part, self.seed, self.step = recipe, part, seed, 0
         self.steps = max(1, round(recipe.epochs * (len(part) // recipe.batch_size)))
         self.network = build_network(recipe, seed=seed).to(device)
         if device.type == "cuda":
@@ -92,8 +92,7 @@ class Training:
         self._optimizer = torch.optim.SGD(
             self.network.parameters(), recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
         )
-        average = get_ema_multi_avg_fn(recipe.average)
-        self._averaged = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True) if recipe.average else None
+        self._average = RunningAverage(self.network, recipe.average) if recipe.average else None
         self._batches = self._endless()
 
     def take_step(self) -> Figures:
@@ -107,8 +106,8 @@ class Training:
             group["lr"] = self.recipe.learning_rate * pace(self.recipe, self.step, self.steps)
         self._optimizer.step()
         self._optimizer.zero_grad()
-        if self._averaged is not None:
-            self._averaged.update_parameters(self.network)
+        if self._average is not None:
+            self._average.update(self.network)
         self.step += 1
         return figures
 
@@ -136,7 +135,7 @@ class Training:
 
     def measured(self) -> nn.Module:
         """The network to measure, in evaluation mode: of averaged weights where the recipe averages."""
-        network = self.network if self._averaged is None else self._averaged.module
+        network = self.network if self._average is None else self._average.network
         return network.eval().requires_grad_(requires_grad=False)
 
     def _gradients(self, inputs: Tensor, labels: Tensor) -> Figures:
@@ -153,13 +152,6 @@ class Training:
     def _endless(self) -> Iterator[tuple[Tensor, Tensor]]:
         while True:
             yield from shuffled(self.part, self.recipe.batch_size, self._augmentation)
-
-
-def prepare(device: torch.device | str) -> None:
-    """Let a GPU choose its fastest convolutions, and multiply in TF32: for a script's process, not for a library."""
-    if torch.device(device).type == "cuda":
-        torch.backends.cudnn.benchmark = True
-        torch.set_float32_matmul_precision("high")
 
 
 def pace(recipe: Recipe, step: int, steps: int) -> float:

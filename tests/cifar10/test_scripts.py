@@ -93,22 +93,39 @@ def test_a_comparison_its_tables_and_pictures(cifar10_scripts: Path, tmp_path: P
 
 @pytest.mark.slow
 def test_the_authors_networks_are_measured_once(cifar10_scripts: Path, tmp_path: Path) -> None:
-    from cifar10_training.images import synthetic_images
+    from cifar10_training.images import Part, synthetic_images
 
     images = synthetic_images(400, 0, 20)
-    arrays = {"train": images.train, "test": images.test}
+    network = PreActResNet44.with_relu().eval()
+    network.pipe[-1].bias.data.zero_()
+    network.pipe[-1].weight.data *= 10  # an untrained network's logits are nearly the same
+    labels = network(images.test.inputs()).argmax(1)  # all right, so that no distance is 0
+    arrays = {"train": images.train, "test": Part(images.test.images, labels)}
     np.savez(
         tmp_path / "cifar10_subset.npz",
         **{f"{name}_images": part.images.numpy() for name, part in arrays.items()},
         **{f"{name}_labels": part.labels.numpy() for name, part in arrays.items()},
     )
-    save_file(PreActResNet44().state_dict(), tmp_path / "resnet44-robust.safetensors")
-    (tmp_path / "distances-robust-64.json").write_text(json.dumps({"attack": [0.1] * 4, "btr": [0.1] * 4}))
+    save_file(network.state_dict(), tmp_path / "resnet44-robust.safetensors")
     command = (cifar10_scripts / "authors.py", tmp_path, "--data", tmp_path, "--output", tmp_path / "authors",
-               "--effort", "fast", "--images", 4, "--below-chance", 2, "--quiet")  # fmt: skip
+               "--effort", "fast", "--images", 4, "--below-chance", 4, "--quiet")  # fmt: skip
     answer = _run(*command)
     assert answer.returncode == 0, answer.stderr
     assert "| robust | published, 1,000 images | 0.6758 | 0.0142 | 0.0395 |" in answer.stdout
     written = (tmp_path / "authors" / "robust.json").stat().st_mtime_ns
-    assert _run(*command).stdout == answer.stdout
+    figures = json.loads((tmp_path / "authors" / "robust.json").read_text())
+    twice = {key: [2 * one for one in figures[name]["distances"]] for key, name in _CRITERIA.items()}
+    (tmp_path / "distances-robust-64.json").write_text(json.dumps(twice))
+    paired = _run(*command)
+    assert (
+        "| robust | ours over theirs, the same 4 images |  | 0.500 [0.500, 0.500] | 0.500 [0.500, 0.500] |"
+        in paired.stdout
+    )
     assert (tmp_path / "authors" / "robust.json").stat().st_mtime_ns == written
+    others = {"attack": [*twice["attack"][1:], 0.0], "btr": twice["btr"]}
+    (tmp_path / "distances-robust-64.json").write_text(json.dumps(others))
+    assert "of the same images" in _run(*command).stderr
+    assert "measured otherwise" in _run(*command, "--below-chance", 1).stderr
+
+
+_CRITERIA = {"attack": "attack", "btr": "below_chance"}

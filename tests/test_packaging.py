@@ -30,7 +30,8 @@ def test_the_version_stands_in_every_place(page: str, pattern: str) -> None:
 
 
 def test_the_changelog_has_the_version_with_the_date_of_the_citation() -> None:
-    releases = re.findall(r"^## \[(.*?)\](?: - (.*))?$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    releases = re.findall(r"^## \[(.*?)\](?: - (.*))?$", changelog, flags=re.MULTILINE)
     assert releases[0] == ("Unreleased", "")
     date = _field((ROOT / "CITATION.cff").read_text(encoding="utf-8"), r"^date-released: (.*)$")
     assert releases[1] == (captum_lipschitz.__version__, date)

@@ -66,7 +66,7 @@ class Checkpoints:
             training.processes.meet()
             training.share_buffers()
             with _alone_or_not():
-                save(_tensors(training), checkpoint_id=unfinished, no_dist=training.processes.size == 1)
+                save(_tensors(training), checkpoint_id=unfinished)
             if first:
                 _write(unfinished / _PROGRESS, {**_numbers(training), "data": self._data})
                 shutil.rmtree(final, ignore_errors=True)  # of a run that went back behind it
@@ -140,7 +140,7 @@ def _load(path: Path, training: Training) -> None:
     generators = {name: generator for name, generator in _generators(training).items() if name in known}
     state: dict[str, Any] = {"network": network, "optimizer": optimizer["state"], **_states(generators)}
     with _alone_or_not():
-        load(state, checkpoint_id=path, no_dist=training.processes.size == 1)
+        load(state, checkpoint_id=path)
     set_state_dict(
         training.network,
         training.optimizer,
@@ -155,7 +155,7 @@ def _load(path: Path, training: Training) -> None:
 def _alone_or_not() -> Iterator[None]:
     """Torch warns of a single process, which is what was asked for."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
+        warnings.filterwarnings("ignore", message=r"torch\.distributed is (disabled, )?unavailable or uninitialized")
         yield
 
 

@@ -50,7 +50,8 @@ def as_rgb(image: Any, path: Path, *, argument: str = "data") -> Any:
         InvalidInputError: it cannot be decoded.
     """
     try:
-        return image.convert("RGB")
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
     except Exception as error:  # as above
         raise InvalidInputError(f"{argument}: {path} cannot be decoded ({error})") from error
 

@@ -24,8 +24,8 @@ READERS = {  # by what they are called, or end with: what has to be said to them
 }
 NEVER = (
     "eval", "exec", "os.system", "os.popen", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all",
-    "yaml.full_load_all", "yaml.unsafe_load_all", "torch.hub.load", "torch.jit.load", "torch.package.PackageImporter", "pandas.read_pickle",
-    "pd.read_pickle",
+    "yaml.full_load_all", "yaml.unsafe_load_all", "torch.hub.load", "torch.jit.load",
+    "torch.package.PackageImporter", "pandas.read_pickle", "pd.read_pickle",
 )  # fmt: skip
 OWN_READER = "examples/imagenet/imagenet_training/index.py"  # in place of torch's, which unpickles
 
@@ -45,9 +45,8 @@ def problems(source: str, name: str = "file.py") -> Iterator[str]:
 
 def _why(node: ast.AST, safe_loaders: set[str], name: str) -> Iterator[str]:
     if isinstance(node, ast.Import):
-        for alias in node.names:
-            if alias.name.partition(".")[0] in PICKLES and (alias.name != "pickle" or alias.asname):
-                yield f"import {alias.name}"
+        named = (alias for alias in node.names if alias.name != "pickle" or alias.asname)
+        yield from (f"import {alias.name}" for alias in named if alias.name.partition(".")[0] in PICKLES)
     elif isinstance(node, ast.ImportFrom):
         for alias in node.names:
             full = f"{node.module}.{alias.name}"
@@ -100,7 +99,8 @@ def test_no_source_reads_pickles_or_runs_text() -> None:
         "torch.load(path, weights_only=False)",
         "torch.load(path, weights_only=flag)", "from torch import load",
         "np.load(path)", "numpy.load(path, allow_pickle=True)", "np.lib.format.read_array(file)", "yaml.load(text)",
-        "yaml.load(text, Loader=yaml.Loader)", "yaml.unsafe_load(text)", "eval(text)", "exec(text)", "os.system(text)",
+        "yaml.load(text, Loader=yaml.Loader)",
+        "yaml.unsafe_load(text)", "eval(text)", "exec(text)", "os.system(text)",
         "subprocess.run(text, shell=True)", "archive.extractall(folder)", "archive.extract(one, filter='fully_trusted')",
         "torch.hub.load(where, name)", "torch.hub.load_state_dict_from_url(url)",
         "from torch.distributed.checkpoint import FileSystemReader",

@@ -86,6 +86,7 @@ def test_what_is_no_file_is_not_waited_for(kind: str, tmp_path: Path) -> None:
         b"\xff",
         b"[" * 99_999,
     ],
+    ids=range(7),
 )
 def test_folders_of_no_run_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_bytes(content)

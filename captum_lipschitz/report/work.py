@@ -19,6 +19,7 @@ from captum_lipschitz.report.progress import Kind, Progress
 from captum_lipschitz.report.settings import AuditSettings
 from captum_lipschitz.report.steps import Chunk
 from captum_lipschitz.report.store import Step, StepStore
+from captum_lipschitz.report.stored import fits
 from captum_lipschitz.report.subject import Subject
 
 ATTACK, INVALIDATION, FIDELITY, PICTURES, DOUBTS, LABELS = (
@@ -100,7 +101,7 @@ def carry_out(works: Sequence[Work], settings: AuditSettings, *, show_progress: 
             work.store.remove_others(f"{PICTURES}-", pictures)
             for job in work.jobs:
                 step = work.store.load(job.name)
-                if step is None:
+                if step is None or not fits(step, job.kind.part, job.stop - job.start):
                     progress.begins(_told(job, len(works)))
                     step = _done(work, job, settings)
                 if step is not None:

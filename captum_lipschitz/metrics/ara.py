@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from captum_lipschitz._memory import one_room
 from captum_lipschitz._model import device_of
 from captum_lipschitz._typing import Model
 from captum_lipschitz.attacks import Attack, MinimumNormAttack
@@ -25,6 +26,7 @@ POOL = 64  # images of the data that an attack may start from
 CHECKED = 16  # images that doubts are looked for on
 
 
+@one_room()
 def accuracy_robustness_area(
     model: Model,
     data: Data,

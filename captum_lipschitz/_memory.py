@@ -54,7 +54,13 @@ def one_room() -> Iterator[None]:
 
 
 def in_chunks(
-    work: Callable[[int, int], T], images: int, *, what: str, device: torch.device, at_once: int | None = None
+    work: Callable[[int, int], T],
+    images: int,
+    *,
+    what: str,
+    device: torch.device,
+    at_once: int | None = None,
+    halve: bool = True,
 ) -> list[T]:
     """``work(start, stop)`` over all images; where memory runs out, half as many at once from there on.
 
@@ -67,6 +73,7 @@ def in_chunks(
         what: the kind of work, for the message; kinds of different names have room for different numbers.
         device: whose random state is kept, and whose memory is freed.
         at_once: images at once to begin with; ``None`` for all.
+        halve: not where an image's answer depends on the others (``takes_batch_statistics``): then the error is raised.
 
     Returns:
         The answers, in the images' order.
@@ -86,7 +93,7 @@ def in_chunks(
         start = 0
         while start < images:
             stop = min(start + size, images)
-            answer, failure = _attempt(work, start, stop, device)
+            answer, failure = _attempt(work, start, stop, device) if halve else ([work(start, stop)], None)
             if failure is None:
                 answers += answer
                 start = stop

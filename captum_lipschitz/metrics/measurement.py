@@ -88,7 +88,7 @@ class Measurement:
                 f"{type(self.attack).__name__} claimed {lost} adversarial images that do not meet the criterion, or "
                 "leave the bounds; they count as not found",
                 CaptumLipschitzWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         distances = torch.where(result.found & holds, distances, torch.full_like(distances, math.inf))
         distances = torch.where(solved, torch.zeros_like(distances), distances)

@@ -99,16 +99,16 @@ def _whole(model: nn.Module, images: Tensor, labels: Tensor, **settings: Any) ->
 
 Call = Callable[[nn.Module, Tensor, Tensor], Any]
 CALLS: dict[str, Call] = {
-    "minimum_norm": lambda m, x, y: MinimumNormAttack(steps=8)(m, x, y),
+    "minimum_norm": MinimumNormAttack(steps=8),
     "minimum_norm_reaches": lambda m, x, y: MinimumNormAttack(steps=8)(m, x, y, Reaches(1)),
-    "paper": lambda m, x, y: PaperAttack(steps=6, rho=1.0)(m, x, y),
-    "ensemble": lambda m, x, y: EnsembleAttack([MinimumNormAttack(steps=4), PaperAttack(steps=4, rho=1.0)])(m, x, y),
-    "sized_noise": lambda m, x, y: FixedSizeAttack(noisy_attack, rounds=4)(m, x, y),
+    "paper": PaperAttack(steps=6, rho=1.0),
+    "ensemble": EnsembleAttack([MinimumNormAttack(steps=4), PaperAttack(steps=4, rho=1.0)]),
+    "sized_noise": FixedSizeAttack(noisy_attack, rounds=4),
     "adversarial": lambda m, x, y: AdversarialAttribution(m).attribute(x, y, n_steps=3),
     "contrastive": lambda m, x, y: ContrastiveAdversarialAttribution(m).attribute(x, y, n_steps=3),
     "layer": lambda m, x, y: LayerAdversarialAttribution(m, m.model[0]).attribute(x, y, n_steps=3),
     "minimal": lambda m, x, y: MinimalAdversarialAttribution(m).attribute(x, y, n_steps=6),
-    "local_lipschitz": lambda m, x, y: local_lipschitz(m, x, iterations=5),
+    "local_lipschitz": lambda m, x, _: local_lipschitz(m, x, iterations=5),
     "margin_radius": margin_radius,
     "confined": lambda m, x, y: confined_distances(m, x, y, x[:, 0] > 0.5, attack=MinimumNormAttack(steps=4)),
     "invalidation": lambda m, x, y: (
@@ -193,9 +193,9 @@ def test_internal_batch_size_is_where_it_starts() -> None:
 def test_batch_statistics_are_never_halved() -> None:
     model, inputs, labels = case()
     model.train()
-    with pytest.raises(torch.OutOfMemoryError, match="^CUDA out of memory$"):
+    with pytest.raises(torch.OutOfMemoryError, match=r"^CUDA out of memory$"):
         AdversarialAttribution(model).attribute(inputs, labels, n_steps=3)
-    with pytest.raises(torch.OutOfMemoryError, match="^CUDA out of memory$"):
+    with pytest.raises(torch.OutOfMemoryError, match=r"^CUDA out of memory$"):
         AdversarialTraining(probability=1.0)(model, inputs, labels)
     assert len(model.seen) == 2
 
@@ -261,13 +261,16 @@ def test_what_fitted_is_remembered_within_one_call() -> None:
             raise MemoryError
         return stop - start
 
-    with one_room(), pytest.warns(CaptumLipschitzWarning) as seen:
-        in_chunks(work, 4, what="a", device=CPU)
-        in_chunks(work, 4, what="a", device=CPU)
-        in_chunks(work, 4, what="b", device=CPU)
-        assert as_many_as_fit(lambda n: work(0, n), 8, what="c", device=CPU) == 2
+    @one_room()
+    def call() -> int:
+        for what in ("a", "a", "b"):
+            in_chunks(work, 4, what=what, device=CPU)
+        return as_many_as_fit(lambda n: work(0, n), 8, what="c", device=CPU)
+
+    with pytest.warns(CaptumLipschitzWarning) as seen:
+        assert call() == 2
     assert len(seen) == 1
-    assert tried == [4, 2, 2] + [2, 2] + [4, 2, 2] + [8, 4, 2]
+    assert tried == [4, 2, 2, 2, 2, 4, 2, 2, 8, 4, 2]
     with pytest.warns(CaptumLipschitzWarning):  # the next call knows nothing of it
         in_chunks(work, 4, what="a", device=CPU)
 

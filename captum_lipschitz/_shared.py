@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import partial
 
 from captum_lipschitz._trace import undone
 
@@ -16,14 +18,16 @@ class Shared:
     of it, for good.
 
     Args:
-        change: makes a context manager that changes the setting, and puts it back.
+        save: notes the setting and returns what puts it back, which bears being called twice.
+        change: changes it.
     """
 
-    def __init__(self, change: Callable[[], AbstractContextManager[object]]) -> None:
+    def __init__(self, save: Callable[[], Callable[[], object]], change: Callable[[], object]) -> None:
+        self._save = save
         self._change = change
         self._lock = threading.RLock()
         self._within: list[object] = []
-        self._changed = ExitStack()
+        self._undo: Callable[[], object] | None = None
 
     @contextmanager
     def within(self) -> Iterator[None]:
@@ -34,12 +38,26 @@ class Shared:
             with self._lock:
                 if token in self._within:
                     self._within.remove(token)
-                if not self._within:
-                    self._changed.close()
+                if not self._within and self._undo is not None:
+                    self._undo()
+                    self._undo = None
 
         with undone(leave):
             with self._lock:
+                if not self._within:
+                    self._undo = self._save()
                 self._within.append(token)
                 if len(self._within) == 1:
-                    self._changed.enter_context(self._change())
+                    self._change()
             yield
+
+
+def ignored_warnings(change: Callable[[], object]) -> Shared:
+    """Filters of warnings, which are global too: as ``change`` adds to them."""
+
+    def save() -> Callable[[], object]:
+        caught = warnings.catch_warnings()
+        caught.__enter__()
+        return partial(caught.__exit__, None, None, None)
+
+    return Shared(save, change)

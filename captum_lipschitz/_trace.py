@@ -168,10 +168,9 @@ class _Kept:
         for module, training in self._modes:
             if module.training != training:
                 module.training = training
-        with torch.no_grad():
-            for module, name, buffer, before in self._buffers:
-                buffer.data.copy_(before)  # by ``data``: a graph in flight may hold the buffer, and stays valid
-                setattr(module, name, buffer)  # also where a forward pass put another tensor in its place
+        for module, name, buffer, before in self._buffers:
+            buffer.data.copy_(before)  # by ``data``: a graph in flight may hold the buffer, and stays valid
+            setattr(module, name, buffer)  # also where a forward pass put another tensor in its place
         torch.set_grad_enabled(mode=self._gradients)
         self._restore_random_states()
         _THREAD.innermost = self.outer

@@ -20,8 +20,9 @@ CONTEXTS = ("contextlib.py", "grad_mode.py")  # Python's and torch's own, which 
 
 @cache
 def _lines_of_with(path: str) -> frozenset[int]:
-    """The lines of ``with`` statements. They come a second time when the block ends, at a place between two
-    instructions where Python looks for no signal: nothing could come there.
+    """The lines of ``with`` statements.
+
+    They come a second time when the block ends, at a place where Python looks for no signal: nothing could come there.
     """
     tree = ast.parse(Path(path).read_text(encoding="utf-8"))
     found: set[int] = set()

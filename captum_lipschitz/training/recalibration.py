@@ -52,19 +52,19 @@ def recalibrate_batch_norm(model: nn.Module, batches: Iterable[Any]) -> None:
     averages = {id(buffer) for norm in norms for buffer in norm.buffers()}
     kept = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     device = device_of(model) or torch.device("cpu")
-    states = random_states(device)
+    states, gradients = random_states(device), torch.is_grad_enabled()
     estimated = False
 
     def restore() -> None:
-        with torch.no_grad():
-            for buffer, before in kept:
-                if not (estimated and id(buffer) in averages):
-                    buffer.copy_(before)
+        for buffer, before in kept:
+            if not (estimated and id(buffer) in averages):
+                buffer.data.copy_(before)
         for norm, momentum in momenta:
             norm.momentum = momentum
         for module, training in modes:
             module.training = training
         set_random_states(states)
+        torch.set_grad_enabled(mode=gradients)
 
     with undone(restore):
         update_bn(_inputs(batches), model, device_of(model))

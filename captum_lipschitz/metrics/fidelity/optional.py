@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
-from warnings import catch_warnings, simplefilter
+from warnings import simplefilter
 
 import numpy as np
 from torch import Tensor, nn
 
-from captum_lipschitz._shared import Shared
+from captum_lipschitz._shared import ignored_warnings
 from captum_lipschitz._trace import taking_turns, undone
 from captum_lipschitz._typing import Model
 from captum_lipschitz.errors import InvalidInputError, MissingDependencyError
@@ -53,11 +54,4 @@ def quietly() -> Iterator[None]:
             yield
 
 
-@contextmanager
-def _warnings_ignored() -> Iterator[None]:
-    with catch_warnings():
-        simplefilter("ignore")
-        yield
-
-
-_ALL_IGNORED = Shared(_warnings_ignored)
+_ALL_IGNORED = ignored_warnings(partial(simplefilter, "ignore"))

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from captum_lipschitz._hooks import hooks_kept
 from captum_lipschitz._model import check_inputs, check_labels, no_trace
-from captum_lipschitz._shared import Shared
+from captum_lipschitz._shared import ignored_warnings
 from captum_lipschitz._trace import seeded
 from captum_lipschitz._typing import Model
 from captum_lipschitz.errors import ModelOutputError
@@ -121,12 +122,7 @@ def _modules(model: Model) -> list[nn.Module]:
     return list(model.modules()) if isinstance(model, nn.Module) else []
 
 
-@contextmanager
-def _captum_remarks_ignored() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"captum\.")
-        yield
-
-
-_captum_quiet = Shared(_captum_remarks_ignored).within
+_captum_quiet = ignored_warnings(
+    partial(warnings.filterwarnings, "ignore", category=UserWarning, module=r"captum\.")
+).within
 """Without Captum's remarks about hooks and gradients that it sets and takes away again."""

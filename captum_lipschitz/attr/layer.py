@@ -107,7 +107,8 @@ class LayerAdversarialAttribution(LayerAttribution, ChangeAttribution):
             bounds: ``(lower, upper)`` that activations plus change stay in.
             mask: broadcast to the activations; only where it is non-zero are they changed.
             objective: see ``AdversarialAttribution.attribute``.
-            internal_batch_size: examples run at once; ``None`` for all.
+            internal_batch_size: examples run at once; ``None`` for all. Batches are cut by index. Where memory runs
+                out they are halved, with one warning, unless BatchNorm is in train mode.
             show_progress: a progress bar over all steps.
             return_convergence_delta: return ``(attributions, delta)``.
 

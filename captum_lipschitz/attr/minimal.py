@@ -98,7 +98,8 @@ class MinimalAdversarialAttribution(ChangeAttribution):
             objective: ``"log_odds"`` treats the outputs as classes, ``"multi_label"``, ``"regression"`` and
                 ``"output"`` the selected one by itself; ``"auto"``: classes where there are (N, C) of them, C at least
                 2.
-            internal_batch_size: examples run at once; ``None`` for all. Batches are cut by index.
+            internal_batch_size: examples run at once; ``None`` for all. Batches are cut by index. Where memory runs
+                out they are halved, with one warning.
             show_progress: a progress bar over all examples.
             return_convergence_delta: return ``(attributions, delta)``.
 

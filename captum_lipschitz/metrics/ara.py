@@ -74,6 +74,11 @@ def accuracy_robustness_area(
     Raises:
         InvalidInputError, InvalidTypeError: for data or settings that cannot be used.
         ModelOutputError, DisconnectedModelError: for a model without finite logits or without a gradient.
+        RuntimeError, MemoryError: out of memory with a single image.
+
+    Warns:
+        CaptumLipschitzWarning: once, where memory runs out: half as many images are then run at once, and half of those
+            again; distances change by rounding only.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))

@@ -35,7 +35,7 @@ from captum_lipschitz._shared import Shared
 from captum_lipschitz._trace import seeded
 from captum_lipschitz.training.attention import plain_attention
 
-THREADS, TURNS = 3, 4
+THREADS, TURNS = 2, 3
 
 
 def noise(model: Any, inputs: Tensor, labels: Tensor, sizes: Tensor) -> Tensor:
@@ -106,7 +106,8 @@ def test_the_answers_are_those_of_a_serial_run(name: str) -> None:
     serial = [WORK[name](*case(seed)) for seed in range(THREADS)]
     state = torch.get_rng_state()
     for _ in range(TURNS):
-        found = at_once(*(lambda seed=seed: WORK[name](*case(seed)) for seed in range(THREADS)))
+        made = [case(seed) for seed in range(THREADS)]  # here: weights are drawn from the global state
+        found = at_once(*(lambda one=one: WORK[name](*one) for one in made))
         assert all(torch.equal(one, other) for one, other in zip(found, serial, strict=True))
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -116,7 +117,8 @@ def test_different_work_side_by_side() -> None:
     flags = torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled()
     filters = list(warnings.filters)
     state = torch.get_rng_state()
-    found = at_once(*(lambda s=s, work=work: work(*case(s)) for s, work in enumerate(WORK.values())))
+    made = [case(seed) for seed in range(len(WORK))]
+    found = at_once(*(lambda one=one, work=work: work(*one) for one, work in zip(made, WORK.values(), strict=True)))
     assert [torch.equal(one, other) for one, other in zip(found, serial, strict=True)] == [True] * len(WORK)
     assert torch.equal(torch.get_rng_state(), state)
     assert flags == (torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled())
@@ -136,8 +138,9 @@ def test_models_that_draw_leave_the_random_state_as_the_first_thread_found_it() 
             entered.wait(30)
         left.set()
 
+    other, others, _ = case(1)
+
     def second() -> None:
-        other, others, _ = case(1)
         drawn.wait(30)
         with no_trace(other, others):
             entered.set()
@@ -178,7 +181,7 @@ def test_grad_mode_is_each_threads_own() -> None:
 
     def without() -> bool:
         with torch.no_grad():
-            found = AdversarialAttribution(case(0)[0]).attribute(inputs, labels, n_steps=3)
+            found = AdversarialAttribution(model).attribute(inputs, labels, n_steps=3)
             return torch.equal(found, expected) and not torch.is_grad_enabled()
 
     assert at_once(without, without) == [True, True]

@@ -79,7 +79,8 @@ class ContrastiveAdversarialAttribution(ChangeAttribution):
             scale: ``rho`` is in units of each feature's scale.
             bounds: ``(lower, upper)`` that inputs plus perturbation stay in.
             mask: only where it is non-zero are inputs perturbed.
-            internal_batch_size: examples run at once; ``None`` for all.
+            internal_batch_size: examples run at once; ``None`` for all. Batches are cut by index. Where memory runs
+                out they are halved, with one warning, unless BatchNorm is in train mode.
             show_progress: a progress bar over all steps.
             return_convergence_delta: return ``(attributions, delta)``.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from captum_lipschitz._memory import one_room
 from captum_lipschitz.attacks import AttackResult
 from captum_lipschitz.measure.chunks import spans
 from captum_lipschitz.measure.settings import fingerprint
@@ -90,6 +91,7 @@ def jobs_of(subject: Subject, settings: AuditSettings, model: int) -> list[Job]:
     return [*found, Job(Kind(model, last, ""), 0, total)]
 
 
+@one_room()
 def carry_out(works: Sequence[Work], settings: AuditSettings, *, show_progress: bool) -> None:
     """Do every job that is not on disk; each finished one is there before the next begins.
 

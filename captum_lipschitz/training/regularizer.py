@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from captum_lipschitz._trace import undone_on_error
 from captum_lipschitz.errors import CaptumLipschitzWarning, InvalidInputError, InvalidTypeError
 from captum_lipschitz.training.bursts import BurstWatch
 from captum_lipschitz.training.estimators import expected_penalty, mean_penalty
@@ -136,11 +137,12 @@ class LipschitzRegularizer:
                 must call.
 
         Raises:
-            As ``lipschitz_penalty``; then neither the controller nor the draws have advanced.
+            As ``lipschitz_penalty``; then neither the controller nor the draws have advanced, nor after Ctrl-C.
         """
         refuse_to_be_compiled()
         _check_task_loss(task_loss)
-        return self.combine(self.penalty(logits, inputs, labels), task_loss=task_loss)
+        with undone_on_error(self._way_back()):
+            return self.combine(self.penalty(logits, inputs, labels), task_loss=task_loss)
 
     def penalty(
         self, logits: Tensor, inputs: Tensor, labels: Tensor, *, draws: Sequence[PenaltyDraws] | None = None
@@ -161,13 +163,10 @@ class LipschitzRegularizer:
         if not isinstance(logits, Tensor) or logits.dim() != 2:
             raise InvalidTypeError(f"logits: expected a tensor of shape (N, C), got {getattr(logits, 'shape', logits)}")
         before = self.generator.get_state()
-        if draws is None:
-            draws = [one.of(logits.shape[1]) for one in self.draw(len(logits), logits.device)]
-        try:
+        with undone_on_error(lambda: self.generator.set_state(before)):
+            if draws is None:
+                draws = [one.of(logits.shape[1]) for one in self.draw(len(logits), logits.device)]
             penalty = self.form_penalty(logits, inputs, labels, draws) * self.resolution_factor(inputs)
-        except BaseException:
-            self.generator.set_state(before)
-            raise
         self.observe(parameters(logits) if self.wants_parameters() else ())
         return penalty
 
@@ -244,6 +243,19 @@ class LipschitzRegularizer:
             self._loss, self._micro_batches = None, 0
             self._advance()
 
+    def _way_back(self) -> Callable[[], None]:
+        """To where the draws, the steps and the controller stand now: a step torn by Ctrl-C counts for none of them."""
+        draws, own = self.generator.get_state(), dict(vars(self))
+        controller = dict(getattr(self.controller, "__dict__", {}))
+
+        def back() -> None:
+            vars(self).update(own)
+            if controller:
+                vars(self.controller).update(controller)
+            self.generator.set_state(draws)
+
+        return back
+
     def _gather(self, task_loss: Tensor) -> None:
         self._loss = task_loss if self._loss is None else self._loss + task_loss
         self._micro_batches += 1
@@ -287,12 +299,9 @@ class LipschitzRegularizer:
         if not isinstance(state["generator"], Tensor) or not isinstance(state["steps"], int):
             raise InvalidInputError("state: expected a generator's state, a tensor, and a whole number of steps")
         before = self.generator.get_state()
-        self.generator.set_state(state["generator"].cpu())
-        try:
+        with undone_on_error(lambda: self.generator.set_state(before)):
+            self.generator.set_state(state["generator"].cpu())
             self.controller.load_state_dict(state["controller"])
-        except BaseException:
-            self.generator.set_state(before)
-            raise
         self._steps = state["steps"]
         self._features = state.get("features")
         self._loss, self._micro_batches = None, 0

@@ -109,7 +109,7 @@ class RegularizedModule(nn.Module):
             keywords: further ones for the model.
 
         Raises:
-            As ``lipschitz_penalty``.
+            InvalidInputError, InvalidTypeError, ModelOutputError, DisconnectedModelError: as ``lipschitz_penalty``.
         """
         refuse_to_be_compiled()
         if not (self.training and torch.is_grad_enabled() and self.regularizer.due):

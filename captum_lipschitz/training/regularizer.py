@@ -136,7 +136,8 @@ class LipschitzRegularizer:
                 must call.
 
         Raises:
-            As ``lipschitz_penalty``; then neither the controller nor the draws have advanced.
+            InvalidInputError, InvalidTypeError, ModelOutputError, DisconnectedModelError: as ``lipschitz_penalty``;
+                then neither the controller nor the draws have advanced.
         """
         refuse_to_be_compiled()
         _check_task_loss(task_loss)
@@ -154,7 +155,8 @@ class LipschitzRegularizer:
             draws: what to differentiate, in place of the generator's draws.
 
         Raises:
-            As ``lipschitz_penalty``; then the draws have not advanced.
+            InvalidInputError, InvalidTypeError, ModelOutputError, DisconnectedModelError: as ``lipschitz_penalty``;
+                then the draws have not advanced.
         """
         if not self.due:
             return torch.zeros((), device=logits.device)

@@ -1,7 +1,7 @@
 """Every link, picture, style and script of a built site: is it there, with its anchor, and is it no one else's?
 
-``python .ci/check_links.py FOLDER``. Links to other sites are left alone (nothing is fetched); whatever a page loads by itself must be
-in the folder, so that the site works from a file system.
+``python .ci/check_links.py FOLDER``. Links to other sites are left alone (nothing is fetched); what a page
+loads by itself must be in the folder, so that the site works from a file system.
 """
 
 from __future__ import annotations

@@ -53,6 +53,9 @@ class RegularizedModule(nn.Module):
             other; BatchNorm in train mode normalises each part by itself, and moves its averages twice. It takes no
             single image, so where a part would be one the whole batch is penalised.
 
+    Raises:
+        InvalidInputError, InvalidTypeError: a model, a regularizer or a share that cannot be used.
+
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.LayerNorm(16), torch.nn.Linear(16, 3))
         >>> regularizer = LipschitzRegularizer(strength=0.1)
@@ -107,6 +110,9 @@ class RegularizedModule(nn.Module):
             arguments: further ones for the model, by position.
             draws: what to differentiate, in place of the regularizer's own draws; with ``sub_batch`` for that part.
             keywords: further ones for the model.
+
+        Returns:
+            Logits, (N, C), and the penalty, a scalar, as a ``RegularizedOutput``.
 
         Raises:
             InvalidInputError, InvalidTypeError, ModelOutputError, DisconnectedModelError: as ``lipschitz_penalty``.

@@ -67,6 +67,9 @@ class LipschitzRegularizer:
     Under several processes ``UnsupportedTrainingError`` is raised where their parameters have drifted apart, see
     ``ProcessWatch``.
 
+    Raises:
+        InvalidInputError, InvalidTypeError: a setting that cannot be used.
+
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.LayerNorm(16), torch.nn.Linear(16, 3))
         >>> regularizer = LipschitzRegularizer(strength=0.1)
@@ -135,6 +138,9 @@ class LipschitzRegularizer:
                 multiplied by a GradScaler. In several processes the controller sees its mean over them, so all of them
                 must call.
 
+        Returns:
+            Penalty, strength and the loss to call ``backward()`` on, as a ``RegularizerOutput`` of scalars.
+
         Raises:
             InvalidInputError, InvalidTypeError, ModelOutputError, DisconnectedModelError: as ``lipschitz_penalty``;
                 then neither the controller nor the draws have advanced.
@@ -153,6 +159,9 @@ class LipschitzRegularizer:
             inputs: (N, ...), with ``requires_grad`` set before the forward pass.
             labels: as in a call.
             draws: what to differentiate, in place of the generator's draws.
+
+        Returns:
+            A scalar, at least 0, with its graph.
 
         Raises:
             InvalidInputError, InvalidTypeError, ModelOutputError, DisconnectedModelError: as ``lipschitz_penalty``;
@@ -183,7 +192,14 @@ class LipschitzRegularizer:
         ]
 
     def form_penalty(self, logits: Tensor, inputs: Tensor, labels: Tensor, draws: Sequence[PenaltyDraws]) -> Tensor:
-        """The penalty of given draws, a scalar, in units of these inputs' own resolution: a pure function."""
+        """The penalty of given draws, a scalar, in units of these inputs' own resolution: a pure function.
+
+        Args:
+            logits: (N, C), computed from ``inputs``.
+            inputs: (N, ...), with ``requires_grad``.
+            labels: as in a call.
+            draws: what to differentiate; not looked at where all classes are.
+        """
         if isinstance(self.draws_per_image, str):
             zeta = self.tandem_probability
             return expected_penalty(
@@ -215,6 +231,9 @@ class LipschitzRegularizer:
         Args:
             penalty: a scalar, from ``penalty`` or from the forward pass of a ``RegularizedModule``.
             task_loss: the batch's mean loss, as in a call.
+
+        Returns:
+            The same figures as a call: ``backward()`` goes on ``loss``.
 
         Raises:
             InvalidTypeError: one of them is no scalar.

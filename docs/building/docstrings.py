@@ -1,4 +1,4 @@
-"""Griffe extension: the section ``Example:`` of a docstring is Griffe's ``Examples:``, drawn as code with its output."""
+"""Griffe extension: a docstring's section ``Example:`` is Griffe's ``Examples:``, drawn as code with its output."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """MkDocs hook: files of the repository outside ``docs/`` that pages link to are part of the site.
 
-Pages are written for those who read them in the repository, with relative links. Here a link that leaves ``docs/`` leads to
-a copy under ``repository/``: a Markdown file becomes a page, another file is copied, a folder is its README.
+Pages are written for those who read them in the repository, with relative links. Here a link that leaves ``docs/``
+leads to a copy under ``repository/``: a Markdown file becomes a page, another file is copied, a folder is its README.
 """
 
 from __future__ import annotations

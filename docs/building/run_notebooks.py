@@ -1,6 +1,7 @@
 """Run the notebooks and keep their outputs: ``python docs/building/run_notebooks.py [NAME ...]``.
 
-Cells run in a fresh kernel of this interpreter. What changes from run to run is not kept, so that the same outputs are the same file.
+Cells run in a fresh kernel of this interpreter. What changes from run to run is not kept, so that the same outputs are
+the same file.
 """
 
 from __future__ import annotations

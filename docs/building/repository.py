@@ -1,13 +1,15 @@
 """MkDocs hook: files of the repository outside ``docs/`` that pages link to are part of the site.
 
 Pages are written for those who read them in the repository, with relative links. Here a link that leaves ``docs/``
-leads to a copy under ``repository/``: a Markdown file becomes a page, another file is copied, a folder is its README.
+leads to a copy under ``repository/``: a Markdown file becomes a page, whose own links are followed in turn, another
+file is copied, a folder is its README. The navigation may name pages under ``repository/`` as well.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +18,45 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFIX = "repository/"
-_PAGES = (
-    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE", "benchmarks/*.md"),
-    *("plugins/*/README.md", "examples/**/*.md", "examples/**/*.py", "examples/**/*.yaml", "examples/**/*.sh"),
-)
 _LINK = re.compile(r"(?<=\]\()(?!\w+:|#|/)([^)\s#]+)(?=[)\s#])")
 _FENCE = re.compile(r"^(```|~~~).*?^\1\s*$", re.DOTALL | re.MULTILINE)
 _TITLED_FENCE = re.compile(r"^```(\w+) (\S+)$", re.MULTILINE)
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Leave pages out of the navigation that are still to be written: those that ``extra: awaited`` lists."""
+    absent = {uri for uri in config.extra.get("awaited", []) if not (ROOT / _path(uri)).is_file()}
+    config.nav = _without(config.nav, absent)
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Bring the repository's pages and the files that they may link to."""
-    for path in sorted({path for pattern in _PAGES for path in ROOT.glob(pattern)}):
-        name = path.relative_to(ROOT).as_posix()
-        files.append(File.generated(config, PREFIX + name, abs_src_path=str(path)))
+    """Bring what the navigation names and what pages link to, and what those link to."""
+    named = [uri for uri in _uris(config.nav) if uri.startswith(PREFIX)]
+    waiting = [file.src_uri for file in files if file.src_uri.endswith(".md")] + named
+    while waiting:
+        uri = waiting.pop()
+        path = ROOT / _path(uri)
+        if files.get_file_from_path(uri) is None and path.is_file():
+            files.append(File.generated(config, uri, abs_src_path=str(path)))
+        if uri.endswith(".md") and path.is_file():
+            targets = {_target(link, _path(uri)) for link in _LINK.findall(path.read_text(encoding="utf-8"))}
+            waiting += [uri for uri in sorted(targets) if files.get_file_from_path(uri) is None and _there(uri)]
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
     """Turn links that hold in the repository into links that hold in the site; name the files that fences hold."""
     source = page.file.src_uri
-    here = source.removeprefix(PREFIX) if source.startswith(PREFIX) else f"docs/{source}"
 
     def moved(link: re.Match[str]) -> str:
-        return _in_site(link[1], here=here, source=source, files=files)
+        uri = _target(link[1], _path(source))
+        page_of_notebook = re.sub(r"\.ipynb$", ".md", uri)
+        if page_of_notebook != source and files.get_file_from_path(page_of_notebook):  # which links to the notebook
+            uri = page_of_notebook
+        if files.get_file_from_path(uri) is None:
+            return link[1]  # MkDocs says that it leads nowhere
+        return posixpath.relpath(uri, posixpath.dirname(source) or ".")
 
     parts, end = [], 0
     for fence in _FENCE.finditer(markdown):
@@ -48,14 +65,33 @@ def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
     return "".join([*parts, _LINK.sub(moved, markdown[end:])])
 
 
-def _in_site(link: str, *, here: str, source: str, files: Files) -> str:
-    """The link from the page ``source`` of the site to what ``link`` means in the repository's file ``here``."""
-    target = posixpath.normpath(posixpath.join(posixpath.dirname(here), link))
+def _path(uri: str) -> str:
+    """Where in the repository a page of the site comes from."""
+    return uri.removeprefix(PREFIX) if uri.startswith(PREFIX) else f"docs/{uri}"
+
+
+def _target(link: str, path: str) -> str:
+    """What a link in the repository's file ``path`` is in the site."""
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(path), link))
     if (ROOT / target).is_dir():
         target += "/README.md"
-    uri = target.removeprefix("docs/") if target.startswith("docs/") else PREFIX + target
-    if uri.endswith(".ipynb") and files.get_file_from_path(uri.removesuffix("ipynb") + "md"):
-        uri = uri.removesuffix("ipynb") + "md"
-    if files.get_file_from_path(uri) is None:
-        return link  # MkDocs says that it leads nowhere
-    return posixpath.relpath(uri, posixpath.dirname(source) or ".")
+    return target.removeprefix("docs/") if target.startswith("docs/") else PREFIX + target
+
+
+def _there(uri: str) -> bool:
+    return uri.startswith(PREFIX) and (ROOT / _path(uri)).is_file()
+
+
+def _uris(nav: Any) -> Iterator[str]:
+    if isinstance(nav, str):
+        yield nav
+    for item in nav.values() if isinstance(nav, dict) else nav if isinstance(nav, list) else ():
+        yield from _uris(item)
+
+
+def _without(nav: Any, absent: set[str]) -> Any:
+    if isinstance(nav, list):
+        return [kept for kept in (_without(item, absent) for item in nav) if kept]
+    if isinstance(nav, dict):
+        return {name: kept for name, kept in ((name, _without(item, absent)) for name, item in nav.items()) if kept}
+    return None if nav in absent else nav

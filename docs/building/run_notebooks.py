@@ -19,7 +19,9 @@ FOLDER = Path(__file__).resolve().parents[1] / "tutorials"
 def run(path: Path, *, timeout: float = 300.0) -> nbformat.NotebookNode:
     """The notebook with its outputs; raises ``nbclient.exceptions.CellExecutionError`` where a cell does."""
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", record_timing=False)
+    client = NotebookClient(
+        notebook, timeout=timeout, kernel_name="python3", record_timing=False, coalesce_streams=True
+    )
     client.execute(cwd=str(path.parent))
     for cell in notebook.cells:
         cell.metadata.clear()

@@ -48,6 +48,12 @@ class Criterion(ABC):
             labels: what the user gave.
             num_images: N.
             num_classes: C, where it is known.
+
+        Returns:
+            (N,) int64, or the shape that a subclass has them in.
+
+        Raises:
+            InvalidInputError, InvalidTypeError: for others.
         """
         return check_labels(labels, num_images, num_classes)
 
@@ -58,6 +64,12 @@ class Criterion(ABC):
             logits: what the model returned.
             num_images: N.
             finite: refuse values that are not finite.
+
+        Returns:
+            The logits, (N, C).
+
+        Raises:
+            ModelOutputError: for what is none.
         """
         return check_logits(logits, num_images, finite=finite)
 

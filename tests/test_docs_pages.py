@@ -79,6 +79,8 @@ def test_commands_are_ones_that_exist(page: str, line: str) -> None:
     assert all((ROOT / script).is_file() for script in scripts), page
     if scripts:
         return
+    if "..." in words and "--data" not in words:  # shortened: "..." stands for what was said before
+        words += ["--data", "..."]
     start = words.index("captum-lipschitz") if "captum-lipschitz" in words else words.index("captum_lipschitz")
     assert _parser().parse_args(words[start + 1 :]).run
 

@@ -199,6 +199,9 @@ class LipschitzRegularizer:
             inputs: (N, ...), with ``requires_grad``.
             labels: as in a call.
             draws: what to differentiate; not looked at where all classes are.
+
+        Returns:
+            A scalar, at least 0, with its graph.
         """
         if isinstance(self.draws_per_image, str):
             zeta = self.tandem_probability

@@ -19,7 +19,17 @@ _CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 
 
 class PreActBlock(nn.Module):
-    """``main(pre(x)) + shortcut``; the shortcut is x, or a convolution of ``pre(x)`` where the shape changes."""
+    """``main(pre(x)) + shortcut``; the shortcut is x, or a convolution of ``pre(x)`` where the shape changes.
+
+    Args:
+        in_channels: of the inputs, (N, in_channels, H, W).
+        out_channels: of what comes out, (N, out_channels, H / stride, W / stride).
+        stride: of the first convolution.
+        activation: makes one activation.
+
+    References:
+        He et al. 2016, arXiv 1603.05027 (pre-activation); Woods, Chen and Teuscher 2019, arXiv 1906.02896, methods.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, activation: Callable[[], nn.Module]) -> None:
         super().__init__()
@@ -113,6 +123,9 @@ class PreActResNet44(nn.Module):
             path: a safetensors file with this network's state.
             activation: makes one activation. ``None`` reads it off as the authors wrote it: half-Huber ReLU where
                 the file has its delta (keys ``...d``), ReLU where not.
+
+        Returns:
+            The network, in evaluation mode.
 
         Raises:
             InvalidInputError: the file cannot be read, or its tensors are not those of this network.

@@ -47,6 +47,9 @@ class HalfHuberReLU(nn.Module):
     Shape:
         any to the same.
 
+    Raises:
+        InvalidInputError: a delta that is not positive.
+
     Example:
         >>> HalfHuberReLU(0.5)(torch.tensor([-1.0, 0.25, 0.5, 1.0]))
         tensor([0.0000, 0.0625, 0.2500, 0.7500])

@@ -18,7 +18,16 @@ HEAVY = {"torchvision", "matplotlib", "torchattacks", "captum", "quantus", "skle
 LAYERS = [
     {"errors", "_typing"},
     {
-        "geometry", "nn", "_model", "_files", "_trace", "_hooks", "_memory", "_shared", "_reading", "_tensors",
+        "geometry",
+        "nn",
+        "_model",
+        "_files",
+        "_trace",
+        "_hooks",
+        "_memory",
+        "_shared",
+        "_reading",
+        "_tensors",
         "_deprecation",
     },
     {"objectives"},

@@ -60,6 +60,14 @@ class Evaluation(NamedTuple):
 class Problem:
     """A batch of images that do not meet the criterion yet: what a search works on.
 
+    Args:
+        model: see the attributes, as are the others.
+        inputs: (N, ...).
+        labels: (N,), or as the criterion has them.
+        criterion: the goal.
+        bounds: the box, or ``None``.
+        autocast: the lower precision, or ``None``.
+
     Attributes:
         model: maps inputs (N, ...) to logits (N, C); already in evaluation mode.
         inputs: (N, ...).
@@ -134,6 +142,17 @@ class Problem:
 
         With ``along``, (N,), which of the criterion's alternatives each image follows. An image whose logits are not
         finite has the value ``inf`` and no gradient; its neighbours go on.
+
+        Args:
+            perturbations: (N, ...), in the inputs' units.
+            objective: what is differentiated instead; for criteria whose labels are classes.
+            along: which alternative each image follows, (N,).
+
+        Returns:
+            An ``Evaluation``: the criterion's value and what is followed, each (N,), and its gradient, (N, ...).
+
+        Raises:
+            InvalidInputError: an objective beside a criterion whose labels are not classes.
         """
         leaf = self.images(perturbations).detach().requires_grad_()
         logits = self._run(leaf, finite=False)

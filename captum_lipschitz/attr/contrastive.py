@@ -124,6 +124,17 @@ class ContrastiveAdversarialAttribution(ChangeAttribution):
         """How far the attributions, added to the inputs, move the log-odds of target against baseline, shape (N,).
 
         The arguments are those of ``attribute``; the answer is after minus before, in nats.
+
+        Args:
+            attributions: what was returned for these inputs, a tuple for several.
+            inputs: as given to ``attribute``.
+            target: likewise.
+            additional_forward_args: likewise.
+            baseline_target: likewise.
+            internal_batch_size: examples run at once; ``None`` for all.
+
+        Returns:
+            (N,), in nats.
         """
         return self._evidence_change(
             attributions,

@@ -154,6 +154,18 @@ class LayerAdversarialAttribution(LayerAttribution, ChangeAttribution):
         """How far the attributions, added to the activations, move the target's log-odds: after minus before, (N,).
 
         The arguments are those of ``attribute``; the answer is in nats.
+
+        Args:
+            attributions: what was returned for these inputs, a tuple for several.
+            inputs: as given to ``attribute``.
+            target: likewise.
+            additional_forward_args: likewise.
+            attribute_to_layer_input: likewise.
+            objective: likewise.
+            internal_batch_size: examples run at once; ``None`` for all.
+
+        Returns:
+            (N,), in nats.
         """
         return self._log_odds_change(
             attributions,

@@ -161,7 +161,21 @@ class MinimalAdversarialAttribution(ChangeAttribution):
         objective: str = "auto",
         internal_batch_size: int | None = None,
     ) -> Tensor:
-        """The criterion's value after the change, shape (N,); the arguments as given to ``attribute``."""
+        """The criterion's value after the change, shape (N,); the arguments as given to ``attribute``.
+
+        Args:
+            attributions: what was returned for these inputs, a tuple for several.
+            inputs: as given to ``attribute``.
+            target: likewise.
+            additional_forward_args: likewise.
+            criterion: likewise.
+            threshold: likewise.
+            objective: likewise.
+            internal_batch_size: examples run at once; ``None`` for all.
+
+        Returns:
+            (N,), at most 0 where the change meets the criterion.
+        """
         check_batch_size(internal_batch_size)
         packed, run, _ = self._subject(
             inputs, additional_forward_args, internal_batch_size=internal_batch_size, target=target
@@ -190,6 +204,17 @@ class MinimalAdversarialAttribution(ChangeAttribution):
         """How far the change moves the log-odds of the target, or of what was decided before: (N,), in nats.
 
         The arguments are those of ``attribute``; of single outputs it is the change of the output.
+
+        Args:
+            attributions: what was returned for these inputs, a tuple for several.
+            inputs: as given to ``attribute``.
+            target: likewise.
+            additional_forward_args: likewise.
+            objective: likewise.
+            internal_batch_size: examples run at once; ``None`` for all.
+
+        Returns:
+            (N,), in nats; of single outputs in their units.
         """
         decide = evidence_for(objective) if target is not None else partial(_own_decision, objective=objective)
         return self._evidence_change(

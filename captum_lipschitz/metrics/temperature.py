@@ -57,6 +57,9 @@ def below_chance_areas(model: Model, data: Data, *, held_out: Data, **settings: 
         held_out: other images, which the temperature is fitted on.
         settings: of ``accuracy_robustness_area``, all but ``criterion``.
 
+    Returns:
+        ``BelowChanceAreas``: both results and the temperature.
+
     Raises:
         InvalidTypeError: ``data`` that can be gone through only once; unknown settings raise ``TypeError``.
         InvalidInputError: as ``fit_temperature`` and ``accuracy_robustness_area``.

@@ -33,6 +33,11 @@ def uncounted() -> Iterator[None]:
 class AttachedRegularizer:
     """Handle of an attached regularizer.
 
+    Args:
+        model: the one that is trained.
+        regularizer: forms the penalty.
+        loss_scale: see ``attach_regularizer``, which makes this handle.
+
     Attributes:
         regularizer: the one attached; its ``state_dict`` belongs in the checkpoint.
         last_output: the figures of the last training step, or ``None``.

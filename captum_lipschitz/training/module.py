@@ -54,6 +54,9 @@ class RegularizedModule(nn.Module):
             other; BatchNorm in train mode normalises each part by itself, and moves its averages twice. It takes no
             single image, so where a part would be one the whole batch is penalised.
 
+    Raises:
+        InvalidInputError, InvalidTypeError: a model, a regularizer or a share that cannot be used.
+
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.LayerNorm(16), torch.nn.Linear(16, 3))
         >>> regularizer = LipschitzRegularizer(strength=0.1)
@@ -109,8 +112,11 @@ class RegularizedModule(nn.Module):
             draws: what to differentiate, in place of the regularizer's own draws; with ``sub_batch`` for that part.
             keywords: further ones for the model.
 
+        Returns:
+            Logits, (N, C), and the penalty, a scalar, as a ``RegularizedOutput``.
+
         Raises:
-            As ``lipschitz_penalty``.
+            InvalidInputError, InvalidTypeError, ModelOutputError, DisconnectedModelError: as ``lipschitz_penalty``.
         """
         refuse_to_be_compiled()
         if not (self.training and torch.is_grad_enabled() and self.regularizer.due):

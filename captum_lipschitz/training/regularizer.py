@@ -68,6 +68,9 @@ class LipschitzRegularizer:
     Under several processes ``UnsupportedTrainingError`` is raised where their parameters have drifted apart, see
     ``ProcessWatch``.
 
+    Raises:
+        InvalidInputError, InvalidTypeError: a setting that cannot be used.
+
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.LayerNorm(16), torch.nn.Linear(16, 3))
         >>> regularizer = LipschitzRegularizer(strength=0.1)
@@ -136,8 +139,12 @@ class LipschitzRegularizer:
                 multiplied by a GradScaler. In several processes the controller sees its mean over them, so all of them
                 must call.
 
+        Returns:
+            Penalty, strength and the loss to call ``backward()`` on, as a ``RegularizerOutput`` of scalars.
+
         Raises:
-            As ``lipschitz_penalty``; then neither the controller nor the draws have advanced, nor after Ctrl-C.
+            InvalidInputError, InvalidTypeError, ModelOutputError, DisconnectedModelError: as ``lipschitz_penalty``;
+                then neither the controller nor the draws have advanced, nor after Ctrl-C.
         """
         refuse_to_be_compiled()
         _check_task_loss(task_loss)
@@ -155,8 +162,12 @@ class LipschitzRegularizer:
             labels: as in a call.
             draws: what to differentiate, in place of the generator's draws.
 
+        Returns:
+            A scalar, at least 0, with its graph.
+
         Raises:
-            As ``lipschitz_penalty``; then the draws have not advanced.
+            InvalidInputError, InvalidTypeError, ModelOutputError, DisconnectedModelError: as ``lipschitz_penalty``;
+                then the draws have not advanced.
         """
         if not self.due:
             return torch.zeros((), device=logits.device)
@@ -180,7 +191,17 @@ class LipschitzRegularizer:
         ]
 
     def form_penalty(self, logits: Tensor, inputs: Tensor, labels: Tensor, draws: Sequence[PenaltyDraws]) -> Tensor:
-        """The penalty of given draws, a scalar, in units of these inputs' own resolution: a pure function."""
+        """The penalty of given draws, a scalar, in units of these inputs' own resolution: a pure function.
+
+        Args:
+            logits: (N, C), computed from ``inputs``.
+            inputs: (N, ...), with ``requires_grad``.
+            labels: as in a call.
+            draws: what to differentiate; not looked at where all classes are.
+
+        Returns:
+            A scalar, at least 0, with its graph.
+        """
         if isinstance(self.draws_per_image, str):
             zeta = self.tandem_probability
             return expected_penalty(
@@ -212,6 +233,9 @@ class LipschitzRegularizer:
         Args:
             penalty: a scalar, from ``penalty`` or from the forward pass of a ``RegularizedModule``.
             task_loss: the batch's mean loss, as in a call.
+
+        Returns:
+            The same figures as a call: ``backward()`` goes on ``loss``.
 
         Raises:
             InvalidTypeError: one of them is no scalar.

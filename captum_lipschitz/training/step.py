@@ -93,6 +93,9 @@ class StepRegularizer:
             inputs: the tensor that the penalty is taken with respect to, (N, ...), which the network must be given
                 itself. ``None`` for the only floating tensor that it is given, of two dimensions or more.
 
+        Yields:
+            Nothing; what ran within is known afterwards.
+
         Raises:
             UnsupportedTrainingError: the network is given several, and ``inputs`` does not say which.
         """

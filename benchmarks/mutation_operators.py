@@ -45,6 +45,7 @@ _PAIRS = (
 )
 _SWAPPED = dict(_PAIRS) | {second: first for first, second in _PAIRS}
 _UNWRAPPED = {"abs", "clamp", "square", "sqrt", "exp", "log", "sort", "flip", "cumsum", "sign", "nan_to_num", "double"}
+_REMOVED = (ast.Raise, ast.Break, ast.Continue, ast.AugAssign, ast.Expr)
 _LEFT_ALONE = (ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal)
 
 
@@ -72,12 +73,13 @@ class Mutant:
         """The faulty module."""
         tree = ast.parse(source)
         node = list(ast.walk(tree))[self.number]
-        return ast.fix_missing_locations(_Replace(node, copy.deepcopy(self.replacement)).visit(tree))
+        _Replace(node, copy.deepcopy(self.replacement)).visit(tree)
+        return ast.fix_missing_locations(tree)
 
     def difference(self, source: str) -> str:
         """The lines that differ, as a diff without context; both sides as ``ast.unparse`` writes them."""
-        sides = [ast.unparse(tree).splitlines() for tree in (ast.parse(source), self.tree(source))]
-        lines = list(difflib.unified_diff(*sides, n=0, lineterm=""))
+        before, after = (ast.unparse(tree).splitlines() for tree in (ast.parse(source), self.tree(source)))
+        lines = difflib.unified_diff(before, after, n=0, lineterm="")
         return "\n".join(line for line in lines if not line.startswith(("---", "+++", "@@")))
 
 
@@ -152,12 +154,23 @@ def _left_alone(tree: ast.Module) -> set[int]:
 def _variants(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
     if isinstance(node, ast.stmt):
         yield from _statements(node)
+    elif isinstance(node, (ast.BinOp, ast.Compare, ast.BoolOp, ast.UnaryOp, ast.IfExp)):
+        yield from _operations(node)
     elif isinstance(node, ast.Constant):
         yield from (("constant", ast.Constant(value)) for value in _other_values(node.value))
     elif isinstance(node, ast.Call):
         yield from _calls(node)
-    elif isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
-        yield "arithmetic", ast.BinOp(node.left, _ARITHMETIC[type(node.op)](), node.right)
+    elif isinstance(node, ast.comprehension) and node.ifs:
+        ifs: list[ast.expr] = [ast.UnaryOp(ast.Not(), node.ifs[0]), *node.ifs[1:]]
+        yield "negation", ast.comprehension(node.target, node.iter, ifs, node.is_async)
+    elif isinstance(node, ast.arguments):
+        yield from _defaults(node)
+
+
+def _operations(node: ast.BinOp | ast.Compare | ast.BoolOp | ast.UnaryOp | ast.IfExp) -> Iterator[tuple[str, ast.AST]]:
+    if isinstance(node, ast.BinOp):
+        if type(node.op) in _ARITHMETIC:
+            yield "arithmetic", ast.BinOp(node.left, _ARITHMETIC[type(node.op)](), node.right)
     elif isinstance(node, ast.Compare):
         for place, operator in enumerate(node.ops):
             for other in _COMPARISONS[type(operator)]:
@@ -167,13 +180,8 @@ def _variants(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
         yield "and/or", ast.BoolOp(ast.Or() if isinstance(node.op, ast.And) else ast.And(), node.values)
     elif isinstance(node, ast.UnaryOp):
         yield ("dropped not" if isinstance(node.op, ast.Not) else "sign"), node.operand
-    elif isinstance(node, ast.IfExp):
+    else:
         yield "branches", ast.IfExp(node.test, node.orelse, node.body)
-    elif isinstance(node, ast.comprehension) and node.ifs:
-        ifs: list[ast.expr] = [ast.UnaryOp(ast.Not(), node.ifs[0]), *node.ifs[1:]]
-        yield "negation", ast.comprehension(node.target, node.iter, ifs, node.is_async)
-    elif isinstance(node, ast.arguments):
-        yield from _defaults(node)
 
 
 def _statements(node: ast.stmt) -> Iterator[tuple[str, ast.AST]]:
@@ -181,9 +189,9 @@ def _statements(node: ast.stmt) -> Iterator[tuple[str, ast.AST]]:
         other = copy.copy(node)
         other.test = ast.UnaryOp(ast.Not(), node.test)
         yield "negation", other
-    elif isinstance(node, (ast.Raise, ast.Break, ast.Continue, ast.AugAssign, ast.Expr)):
-        yield "removed", ast.Pass()
-    elif isinstance(node, ast.Assign) and not isinstance(node.targets[0], (ast.Name, ast.Tuple)):
+    elif isinstance(node, _REMOVED) or (
+        isinstance(node, ast.Assign) and not isinstance(node.targets[0], (ast.Name, ast.Tuple))
+    ):
         yield "removed", ast.Pass()
     elif isinstance(node, ast.Return) and node.value is not None:
         if not (isinstance(node.value, ast.Constant) and node.value.value is None):

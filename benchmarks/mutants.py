@@ -32,7 +32,7 @@ TARGETS = (
     Target("captum_lipschitz/training/strength.py", ("tests/training/test_strength.py",)),
     Target(
         "captum_lipschitz/attacks/minimum_norm.py",
-        ("tests/attacks/test_minimum_norm.py",),
+        ("tests/attacks/test_projection_step.py",),
         ("_advance", "_step", "_MOMENTUM", "_DECAY", "_PULL", "_OVERSHOOT_GROWTH", "_OVERSHOOT_RANGE"),
     ),
 )

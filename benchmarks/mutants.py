@@ -25,7 +25,7 @@ from mutation_harness import ROOT, Harness, Target
 from mutation_operators import Mutant
 
 TARGETS = (
-    Target("captum_lipschitz/geometry.py", ("tests/test_geometry.py",)),
+    Target("captum_lipschitz/geometry.py", ("tests/test_geometry.py", "tests/test_bounds.py")),
     Target("captum_lipschitz/criteria.py", ("tests/test_criteria.py",)),
     Target("captum_lipschitz/metrics/area.py", ("tests/metrics/test_area.py",)),
     Target("captum_lipschitz/training/penalty.py", ("tests/training/test_penalty.py",)),

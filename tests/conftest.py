@@ -18,12 +18,14 @@ _EXAMPLES = 20
 settings.register_profile(
     "default", deadline=None, max_examples=_EXAMPLES, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
-# Others are chosen by CAPTUM_LIPSCHITZ_HYPOTHESIS: ten times the examples, new ones in every run; or none made smaller
-# once they have failed, which is enough where only failing counts (benchmarks/mutants.py).
+# Chosen by CAPTUM_LIPSCHITZ_HYPOTHESIS: "long" has ten times the examples, other ones in every run; "quick" has half as
+# many, and makes none smaller that failed, which is enough where only failing counts (benchmarks/mutants.py).
 settings.register_profile(
     "long", settings.get_profile("default"), max_examples=10 * _EXAMPLES, derandomize=False, print_blob=True
 )
-settings.register_profile("quick", settings.get_profile("default"), phases=[Phase.explicit, Phase.generate])
+settings.register_profile(
+    "quick", settings.get_profile("default"), max_examples=_EXAMPLES // 2, phases=[Phase.explicit, Phase.generate]
+)
 settings.load_profile(os.environ.get("CAPTUM_LIPSCHITZ_HYPOTHESIS", "default"))
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 

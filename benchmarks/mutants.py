@@ -40,7 +40,10 @@ TARGETS = (
 
 @dataclass
 class Outcome:
-    """What became of a mutant: ``killer`` is the test that failed, "too slow", or empty where none did."""
+    """What became of a mutant: ``killer`` is the test that failed, "too slow", or empty where none did.
+
+    ``difference`` is that of a survivor.
+    """
 
     path: str
     operator: str
@@ -61,6 +64,7 @@ def sample(seed: int, size: int) -> list[tuple[Target, Mutant]]:
         share = round(size * (upto + len(found)) / total) - round(size * upto / total)
         upto += len(found)
         chosen += [(target, mutant) for mutant in generator.sample(found, min(share, len(found)))]
+    generator.shuffle(chosen)  # what has been done when a run is cut short is a sample as well
     return chosen
 
 
@@ -75,11 +79,11 @@ def report(outcomes: Sequence[Outcome]) -> Iterator[str]:
     yield f"{len(killed)} of {len(outcomes)} killed ({len(killed) / len(outcomes):.1%})."
     for title, key in (("file", "path"), ("fault", "operator")):
         yield f"\n| {title} | mutants | killed | too slow |\n| --- | --- | --- | --- |"
-        for value in dict.fromkeys(getattr(outcome, key) for outcome in outcomes):
+        for value in sorted({getattr(outcome, key) for outcome in outcomes}):
             some = [outcome for outcome in outcomes if getattr(outcome, key) == value]
             slow = sum(outcome.killer == "too slow" for outcome in some)
             yield f"| {value} | {len(some)} | {sum(bool(outcome.killer) for outcome in some)} | {slow} |"
-    for outcome in outcomes:
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.name):
         if not outcome.killer:
             yield f"\n`{outcome.name}`\n\n```diff\n{outcome.difference}\n```"
 
@@ -100,13 +104,14 @@ def main() -> None:
         chosen = [(t, m) for t in TARGETS for m in everything_of(t) if m.name in arguments.names]
     chosen = [(target, mutant) for target, mutant in chosen if arguments.only in target.path]
     harness = Harness()
-    for target in dict.fromkeys(target for target, _ in chosen):
-        harness.check(target)
+    for target in TARGETS:
+        if any(target == other for other, _ in chosen):
+            harness.check(target)
     outcomes = []
     with arguments.output.open("w", encoding="utf-8") as file:
         for target, mutant in chosen:
             killer, seconds = harness.run(target, mutant.tree(target.source))
-            difference = mutant.difference(target.source)
+            difference = "" if killer else mutant.difference(target.source)
             outcomes.append(Outcome(target.path, mutant.operator, mutant.name, killer, round(seconds, 2), difference))
             file.write(json.dumps(asdict(outcomes[-1])) + "\n")
             file.flush()

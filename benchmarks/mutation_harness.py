@@ -28,11 +28,9 @@ _BEFOREHAND = (
     "torch._dynamo",
     "numpy",
     "torchmetrics",
-    "matplotlib.pyplot",
     "safetensors.torch",
     "pluggy",
     "hypothesis",
-    "captum.attr",
 )
 
 

@@ -149,6 +149,7 @@ def test_the_unit_of_length_spread_evenly(norm: type[Norm], size: float) -> None
     assert L2().size(delta).tolist() == pytest.approx([1.0, 1.0])
     assert norm().unit_in_l2(delta) == pytest.approx(size)
     assert norm().size(delta).tolist() == pytest.approx([size, size])
+    assert norm().unit_in_l2(torch.ones(2, 1)) == norm().unit_in_l2(torch.ones(2, 0)) == 1.0
 
 
 def test_distances_to_a_hyperplane_by_hand() -> None:

@@ -175,6 +175,8 @@ def test_the_steepest_direction_does_not_depend_on_the_gradients_length(norm: ty
     gradient = torch.tensor([[1.0, -2.0, 3.0]])
     torch.testing.assert_close(norm().steepest(factor * gradient), norm().steepest(gradient))
     torch.testing.assert_close(L2().steepest(gradient), gradient / math.sqrt(14))
+    falling = -factor * gradient.abs()  # nothing in it is positive
+    torch.testing.assert_close(norm().steepest(falling), -norm().steepest(gradient.abs()))
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan, torch.tensor([1.0, -1.0])])

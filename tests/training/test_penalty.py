@@ -253,6 +253,7 @@ def test_inputs_logits_and_power_are_checked() -> None:
     refused(InvalidInputError, "inputs: expected requires_grad", 1 * inputs, inputs.detach())
     refused(ModelOutputError, "at least two classes", inputs[:, :1] * 1, inputs)
     refused(ModelOutputError, "finite logits", inputs / 0, inputs)
+    refused(ModelOutputError, "got one", inputs[:, :0] * 1, inputs, multi_label=True)
     one = lipschitz_penalty(inputs[:, :1] * 3, inputs, labels[:, None], draws=draws, multi_label=True)
     assert one.item() == pytest.approx(9 / 3)  # a single output, where images have several labels or none
 

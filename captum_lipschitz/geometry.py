@@ -191,11 +191,9 @@ class Norm(ABC):
         """
         if self.scale is None:
             return
-        shape = tuple(torch.as_tensor(self.scale).shape)
+        shape, one_image = tuple(torch.as_tensor(self.scale).shape), (1, *inputs.shape[1:])
         try:
-            fits = torch.broadcast_shapes(shape, inputs.shape[1:]) == inputs.shape[1:] or (
-                torch.broadcast_shapes(shape, (1, *inputs.shape[1:])) == (1, *inputs.shape[1:])
-            )
+            fits = torch.broadcast_shapes(shape, one_image) == one_image
         except RuntimeError:
             fits = False
         if not fits:

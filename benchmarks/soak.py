@@ -5,7 +5,7 @@
 Prints a Markdown table: memory, living tensors, Python objects and hooks at even intervals, and a verdict. After the
 warm-up (a fifth of the calls) a figure is flat where the line fitted to it rises by no more than its limit over 1,000
 calls. Hooks, modes and tensors have the limit 0, as nothing may be left of a call; the resident set has 4 MiB, since
-the allocator's own moods move it by one or two, and a leak of one of this soak's batches at each call is 37 MiB.
+the allocator's own moods move it by one or two, and a leak of one of this soak's batches at each call is 18 MiB.
 The exit status is 1 where something grows.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -25,8 +26,10 @@ def test_the_layers_of_the_page_are_those_of_the_package_in_their_order() -> Non
     modules = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
     assert set(order) == {name for name in modules if not name.startswith("cli_")} - {"__init__"}
     enforced = (ROOT / "tests" / "test_imports.py").read_text(encoding="utf-8")
-    lines = re.findall(r"^    \{(.*)\},$", enforced.partition("LAYERS = [")[2].partition("]")[0], flags=re.MULTILINE)
-    layers = [set(re.findall(r'"(\w+)"', line)) for line in lines]
+    assigned = {
+        ast.unparse(node.targets[0]): node.value for node in ast.parse(enforced).body if isinstance(node, ast.Assign)
+    }
+    layers: list[set[str]] = ast.literal_eval(assigned["LAYERS"])
     places = [next(i for i, layer in enumerate(layers) if name in layer) for name in order]
     assert places == sorted(places)
 

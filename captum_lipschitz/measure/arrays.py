@@ -90,7 +90,12 @@ class ArrayData:
         with _named(f"data: images {start} to {stop - 1} of {self._path} cannot be read"):
             content = self._read(header.offset + start * row, (stop - start) * row)
         rows = np.frombuffer(content, header.dtype).reshape(stop - start, *header.shape[1:])
-        return _as_floats(torch.from_numpy(rows.astype(rows.dtype.newbyteorder("="))))
+        images = _as_floats(torch.from_numpy(rows.astype(rows.dtype.newbyteorder("="))))
+        if not bool(torch.isfinite(images).all()):
+            raise InvalidInputError(
+                f"data: expected finite numbers, got NaN or infinity in images {start} to {stop - 1} of {self._path}"
+            )
+        return images
 
     def _read(self, position: int, size: int) -> bytes:
         """Part of the images' member; the stream stays open, so that reading on does not begin anew."""

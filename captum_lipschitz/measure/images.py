@@ -38,6 +38,9 @@ def opened_image(path: Path, *, argument: str = "data") -> Iterator[Any]:
     with file:
         try:
             image = module.open(file, formats=FORMATS)
+        except module.UnidentifiedImageError as error:
+            reason = f"no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} by its first bytes"
+            raise InvalidInputError(f"{argument}: {path} cannot be read as an image ({reason})") from error
         except Exception as error:  # Pillow's readers raise whatever a damaged file makes of them
             raise _unread(argument, path, error) from error
         yield image

@@ -219,7 +219,9 @@ def _linear(power: float = 2, **settings: object) -> Tensor:
     return lipschitz_penalty(logits, inputs, torch.zeros(3).long(), draws=draws, power=power, **settings)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("power", "expected"), [(1, 3.0), (2, 29 / 3), (3, 33.0), (0.5, (2**0.5 + 3**0.5 + 2) / 3)])
+@pytest.mark.parametrize(
+    ("power", "expected"), [(1, 3.0), (2, 29 / 3), (3, 33.0), (4, 353 / 3), (0.5, (2**0.5 + 3**0.5 + 2) / 3)]
+)
 def test_powers_by_hand(power: float, expected: float) -> None:
     assert _linear(power).item() == pytest.approx(expected)
     assert _linear().item() == pytest.approx(29 / 3)  # the square, where nothing is said

@@ -17,7 +17,6 @@ from cifar10_training.methods import METHODS
 from cifar10_training.runs import Run, read_network
 from cifar10_training.tables import Runs, read_comparison
 from matplotlib import pyplot as plt
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from torch import Tensor, nn
 
 from captum_lipschitz import AdversarialAttribution
@@ -59,10 +58,8 @@ def draw_trade_off(runs: Runs, path: Path) -> None:
             ax.scatter(accuracies, areas, s=12, color=colour, alpha=0.5, linewidths=0)
             medians.append((statistics.median(accuracies), statistics.median(areas)))
         ax.plot(*zip(*sorted(medians), strict=True), color=colour, label=METHODS[method].title)
-    ax.set(xlabel="accuracy on clean images", ylabel="attack ARA (RMSE)", yscale="log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda area, _: f"{area:g}"))
-    ax.yaxis.set_minor_locator(NullLocator())
+    ax.set(xlabel="accuracy on clean images", ylabel="attack ARA (RMSE)")
+    ax.set_ylim(bottom=0)
     ax.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -57,6 +57,13 @@ def test_nothing_in_a_checkpoint_is_a_pickle_of_torchs_own(checkpoint: Path) -> 
     assert torch.equal(loaded["generator"], _state()["generator"])
 
 
+def test_what_is_no_tensor_is_not_kept_as_a_pickle(tmp_path: Path) -> None:
+    state = {**_state(), "epoch": 3}
+    with pytest.raises(CheckpointException, match=r"expected tensors alone .* something else for epoch"):
+        save(state, storage_writer=IndexedWriter(tmp_path), no_dist=True)
+    assert not (tmp_path / INDEX).exists()
+
+
 def test_torchs_own_index_is_not_unpickled(checkpoint: Path, tmp_path: Path) -> None:
     (checkpoint / ".metadata").write_bytes(pickle.dumps(Payload(tmp_path / "made")))
     assert _load(checkpoint)["network"]["weight"].tolist() == [[0.5] * 3] * 2

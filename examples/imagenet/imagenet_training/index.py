@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import (
+    BytesStorageMetadata,
     ChunkStorageMetadata,
     Metadata,
     MetadataIndex,
@@ -37,15 +38,12 @@ class IndexedWriter(FileSystemWriter):
     """Writes tensors as torch does, and ``index.json`` in the place of its pickle."""
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
-        """Write the index, when all processes have written their tensors."""
-        tensors = {
-            name: {
-                "dtype": str(tensor.properties.dtype),
-                "size": list(tensor.size),
-                "chunks": [[list(chunk.offsets), list(chunk.sizes)] for chunk in tensor.chunks],
-            }
-            for name, tensor in metadata.state_dict_metadata.items()
-        }
+        """Write the index, when all processes have written their tensors.
+
+        Raises:
+            TypeError: something else than tensors was to be kept, which torch would have pickled.
+        """
+        tensors = {name: _told(name, tensor) for name, tensor in metadata.state_dict_metadata.items()}
         places = [
             {
                 "name": result.index.fqn,
@@ -107,6 +105,14 @@ class IndexedReader(FileSystemReader):
         done: Future[None] = Future()
         done.set_result(None)
         return done
+
+
+def _told(name: str, tensor: TensorStorageMetadata | BytesStorageMetadata) -> dict[str, Any]:
+    """What the index says of a tensor; ``_tensor`` reads it."""
+    if not isinstance(tensor, TensorStorageMetadata):
+        raise TypeError(f"expected tensors alone in a checkpoint, got something else for {name}")
+    chunks = [[list(chunk.offsets), list(chunk.sizes)] for chunk in tensor.chunks]
+    return {"dtype": str(tensor.properties.dtype), "size": list(tensor.size), "chunks": chunks}
 
 
 def _tensor(told: Mapping[str, Any]) -> TensorStorageMetadata:

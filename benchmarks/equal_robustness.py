@@ -139,7 +139,7 @@ def _digits() -> Task:
 
 def _cifar(arguments: argparse.Namespace) -> Task:
     parts: dict[str, tuple[Tensor, Tensor]] = {}
-    with np.load(arguments.folder / "cifar10_subset.npz") as arrays:
+    with np.load(arguments.folder / "cifar10_subset.npz", allow_pickle=False) as arrays:
         for part in ("train", "test"):
             images = torch.from_numpy(arrays[f"{part}_images"]) / 255
             parts[part] = (images, torch.from_numpy(arrays[f"{part}_labels"]).long())

@@ -131,7 +131,7 @@ class Images:
 
 
 def _exact_training_images(folder: Path) -> Tensor:
-    with np.load(folder / "cifar10_subset.npz") as arrays:
+    with np.load(folder / "cifar10_subset.npz", allow_pickle=False) as arrays:
         return torch.from_numpy(arrays["train_images"][:RECALIBRATED_ON]) / 255
 
 

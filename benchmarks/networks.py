@@ -66,7 +66,7 @@ def _standard(folder: Path, chosen: slice) -> Task:
 
 def _cifar(folder: Path, network: str, chosen: slice) -> Task:
     """A CIFAR-10 network of the paper's authors, and test images."""
-    with np.load(folder / "cifar10_subset.npz") as arrays:
+    with np.load(folder / "cifar10_subset.npz", allow_pickle=False) as arrays:
         images = torch.from_numpy(arrays["test_images"][chosen]) / 255
         labels = torch.from_numpy(arrays["test_labels"][chosen]).long()
     model = PreActResNet44.from_safetensors(folder / "authors-cifar10" / f"resnet44-{network}.safetensors")

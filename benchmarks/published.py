@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--skip-paper-attack", action="store_true", help="which takes minutes")
     arguments = parser.parse_args()
     folder: Path = arguments.folder
-    with np.load(folder / "cifar10_subset.npz") as arrays:
+    with np.load(folder / "cifar10_subset.npz", allow_pickle=False) as arrays:
         images = torch.from_numpy(arrays["test_images"]) / 255
         labels = torch.from_numpy(arrays["test_labels"]).long()
     authors = folder / "authors-cifar10"

@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    with np.load(arguments.folder / "cifar10_subset.npz") as arrays:
+    with np.load(arguments.folder / "cifar10_subset.npz", allow_pickle=False) as arrays:
         images = torch.from_numpy(arrays["test_images"][: arguments.images]).to(arguments.device) / 255
         labels = torch.from_numpy(arrays["test_labels"][: arguments.images]).long().to(arguments.device)
     print("| network, criterion | ARA | area by radius | radius / distance | 5% to 95% | rank correlation | images |")

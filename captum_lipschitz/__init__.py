@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from captum_lipschitz.attr import visualize as visualize
     from captum_lipschitz.metrics import AccuracyRobustnessArea as AccuracyRobustnessArea
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 # Names whose modules import Captum or torchmetrics, and with them matplotlib, are loaded at first use.
 _LAZY = {

@@ -1,14 +1,15 @@
-"""Running somebody else's model: arguments checked first, outputs checked, every trace removed afterwards."""
+"""Running somebody else's model: arguments checked first, outputs checked; every trace is removed by ``no_trace``."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from captum_lipschitz._memory import in_chunks
+from captum_lipschitz._trace import no_trace as no_trace  # noqa: PLC0414 (what checks a model also runs it)
 from captum_lipschitz._typing import Model
 from captum_lipschitz.errors import DisconnectedModelError, InvalidInputError, InvalidTypeError, ModelOutputError
 
@@ -107,6 +108,16 @@ def check_logits(logits: object, num_images: int, *, finite: bool = True, at_lea
     return logits
 
 
+def logits_of(model: Model, images: Tensor, check: Callable[[object, int], Tensor] = check_logits) -> Tensor:
+    """The model's logits of images, (N, ...), in fewer at once where memory runs out; ``check(logits, n)`` first."""
+
+    def run(start: int, stop: int) -> Tensor:
+        part = images if stop - start == len(images) else images[start:stop]
+        return check(model(part), len(part))
+
+    return torch.cat(in_chunks(run, len(images), what="the model", device=images.device))
+
+
 def gradient(values: Tensor, inputs: Tensor, *, create_graph: bool = False, retain_graph: bool | None = None) -> Tensor:
     """Gradient of ``values.sum()`` with respect to ``inputs``; a missing dependence is an error, never zeros."""
     found: Tensor | None = None
@@ -128,41 +139,3 @@ def device_of(model: Model | nn.Module) -> torch.device | None:
         for tensor in (*model.parameters(), *model.buffers()):
             return tensor.device
     return None
-
-
-@contextmanager
-def no_trace(model: Callable[..., object], inputs: Tensor, *, evaluation: bool = True) -> Iterator[None]:
-    """Work with a model and leave it as it was, also on an error or Ctrl-C.
-
-    Inside, gradients are enabled. Restored on the way out: train or eval mode of every submodule, buffers (BatchNorm
-    statistics) that a forward pass in train mode would have moved, and the global random state.
-
-    Args:
-        model: a module, or a function (of which only the global state around it can be kept).
-        inputs: tells which device's random state to keep.
-        evaluation: switch the model to evaluation mode inside.
-    """
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    modes = [getattr(module, "training", False) for module in modules]  # frozen TorchScript has no mode
-    moved = any(modes) and not evaluation
-    buffers = [
-        (module, name, buffer, buffer.detach().clone())
-        for module in (modules if moved else ())
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
-    devices = [inputs.device] if inputs.device.type == "cuda" else []
-    try:
-        for module, training in zip(modules, modes, strict=True):
-            if evaluation and training:
-                module.training = False
-        left_inference = torch.inference_mode(mode=False) if torch.is_inference_mode_enabled() else nullcontext()
-        with left_inference, torch.random.fork_rng(devices=devices), torch.enable_grad():
-            yield
-    finally:
-        for module, training in zip(modules, modes, strict=True):
-            if training:
-                module.training = True
-        with torch.no_grad():
-            for module, name, buffer, before in buffers:
-                buffer.data.copy_(before)  # by ``data``: a graph in flight may hold the buffer, and stays valid
-                setattr(module, name, buffer)  # also where a forward pass put another tensor in its place

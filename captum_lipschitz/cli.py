@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_lipschitz import __version__
+from captum_lipschitz._reading import one_line
 from captum_lipschitz.cli_ara import add_ara
 from captum_lipschitz.cli_audit import add_audit
 from captum_lipschitz.errors import CaptumLipschitzError
@@ -26,7 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
         return 1
     except (CaptumLipschitzError, OSError) as error:
-        _say(f"captum-lipschitz: {error}", error=True)
+        _say(f"captum-lipschitz: {one_line(error)}", error=True)
+        return 1
+    except MemoryError as error:
+        _say(f"captum-lipschitz: not enough memory ({one_line(error)})", error=True)
         return 1
     except KeyboardInterrupt:
         _say("captum-lipschitz: interrupted", error=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from captum_lipschitz._reading import one_line
 from captum_lipschitz.cli_shared import add_place, add_preparation, add_subject, options_of
 from captum_lipschitz.errors import CaptumLipschitzError
 
@@ -83,7 +84,7 @@ def _ara(parsed: argparse.Namespace) -> int:
         settings = AraSettings(**options_of(parsed))
         make_attack(settings)
     except CaptumLipschitzError as error:
-        parsed.refuse(str(error))
+        parsed.refuse(one_line(error))
     run_ara(settings, say=_say)
     return 0
 

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from captum_lipschitz._reading import one_line
 from captum_lipschitz.cli_shared import add_place, add_preparation, add_subject, options_of
 from captum_lipschitz.errors import CaptumLipschitzError
 
@@ -90,7 +91,7 @@ def _audit(parsed: argparse.Namespace) -> int:
     try:
         settings = AuditSettings(**options_of(parsed))
     except CaptumLipschitzError as error:
-        parsed.refuse(str(error))
+        parsed.refuse(one_line(error))
     run_audit(settings, say=_say)
     return 0
 

@@ -42,11 +42,35 @@ class Criterion(ABC):
         del num_images, num_classes
 
     def check_labels(self, labels: object, num_images: int, num_classes: int | None = None) -> Tensor:
-        """Labels that this criterion can judge, as int64, or an exception; against C once it is known."""
+        """Labels that this criterion can judge, as int64, or an exception; against C once it is known.
+
+        Args:
+            labels: what the user gave.
+            num_images: N.
+            num_classes: C, where it is known.
+
+        Returns:
+            (N,) int64, or the shape that a subclass has them in.
+
+        Raises:
+            InvalidInputError, InvalidTypeError: for others.
+        """
         return check_labels(labels, num_images, num_classes)
 
     def check_logits(self, logits: object, num_images: int, *, finite: bool = True) -> Tensor:
-        """A model's output that this criterion can judge, (N, C), or an exception."""
+        """A model's output that this criterion can judge, (N, C), or an exception.
+
+        Args:
+            logits: what the model returned.
+            num_images: N.
+            finite: refuse values that are not finite.
+
+        Returns:
+            The logits, (N, C).
+
+        Raises:
+            ModelOutputError: for what is none.
+        """
         return check_logits(logits, num_images, finite=finite)
 
     def correct(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -123,6 +147,13 @@ class Reaches(Criterion):
 
     Args:
         target: one class for all images, or a tensor of one class per image, (N,).
+
+    Raises:
+        InvalidTypeError: a target that is neither a class nor one class per image.
+
+    Example:
+        >>> Reaches(1).value(torch.tensor([[2.0, 0.5, -1.0]]), torch.tensor([0]))
+        tensor([1.5000])
     """
 
     def __init__(self, target: int | Tensor) -> None:
@@ -234,7 +265,17 @@ _CRITERIA: dict[str, type[Criterion]] = {
 
 
 def as_criterion(criterion: Criterion | str) -> Criterion:
-    """A criterion from an object or one of the names ``"misclassified"``, ``"below_chance"``, ``"label_flips"``."""
+    """A criterion from an object or one of the names ``"misclassified"``, ``"below_chance"``, ``"label_flips"``.
+
+    Args:
+        criterion: an object, which is returned as it is, or a name.
+
+    Returns:
+        The criterion.
+
+    Raises:
+        InvalidInputError: an unknown name; the message lists those there are.
+    """
     if isinstance(criterion, Criterion):
         return criterion
     if not isinstance(criterion, str) or criterion not in _CRITERIA:

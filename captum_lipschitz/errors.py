@@ -51,3 +51,7 @@ class ContractError(CaptumLipschitzError, AssertionError):
 
 class CaptumLipschitzWarning(UserWarning):
     """Base of every warning issued by captum_lipschitz."""
+
+
+class CaptumLipschitzDeprecationWarning(CaptumLipschitzWarning, DeprecationWarning):
+    """A public name or parameter that a coming major version removes; the message names what to use instead."""

@@ -21,12 +21,28 @@ _TINY = 1e-12
 
 
 def rowwise(values: Tensor, like: Tensor) -> Tensor:
-    """Reshape one value per image, (N,), so that it broadcasts against ``like``, (N, ...)."""
+    """Reshape one value per image, (N,), so that it broadcasts against ``like``, (N, ...).
+
+    Args:
+        values: (N,).
+        like: (N, ...).
+
+    Returns:
+        (N, 1, ..., 1), with as many dimensions as ``like``.
+    """
     return values.reshape(-1, *([1] * (like.dim() - 1)))
 
 
 def row_dot(a: Tensor, b: Tensor) -> Tensor:
-    """Inner product of matching rows of two (N, ...) tensors, shape (N,)."""
+    """Inner product of matching rows of two (N, ...) tensors, shape (N,).
+
+    Args:
+        a: (N, ...).
+        b: of the same shape.
+
+    Returns:
+        (N,), in the product of their units.
+    """
     return (a * b).flatten(1).sum(1)
 
 
@@ -57,7 +73,11 @@ class Bounds(NamedTuple):
 
     @classmethod
     def of(cls, value: Bounds | tuple[float | Tensor, float | Tensor] | None) -> Bounds | None:
-        """Read a ``(lower, upper)`` pair; ``None`` means unbounded and stays ``None``."""
+        """Read a ``(lower, upper)`` pair; ``None`` means unbounded and stays ``None``.
+
+        Raises:
+            InvalidInputError, InvalidTypeError: what is no pair, or a lower limit above the upper one.
+        """
         if value is None:
             return None
         if not isinstance(value, (tuple, list)) or len(value) != 2:
@@ -87,7 +107,11 @@ class Bounds(NamedTuple):
         return lower, upper
 
     def check_shared(self, inputs: Tensor) -> None:
-        """Raise ``InvalidInputError`` unless the limits are those of one image, for inputs (N, ...)."""
+        """Raise ``InvalidInputError`` unless the limits are those of one image, for inputs (N, ...).
+
+        Raises:
+            InvalidInputError: limits of each image of its own.
+        """
         for limit in self:
             if isinstance(limit, Tensor) and limit.dim() >= inputs.dim() and len(limit) != 1:
                 raise InvalidInputError(
@@ -102,7 +126,11 @@ class Bounds(NamedTuple):
         return inputs.clamp(self.lower, self.upper)
 
     def check(self, inputs: Tensor, name: str = "inputs") -> None:
-        """Raise ``InvalidInputError`` unless every value lies in the box, and the box fits the inputs."""
+        """Raise ``InvalidInputError`` unless every value lies in the box, and the box fits the inputs.
+
+        Raises:
+            InvalidInputError: values outside, with their number and range, or limits that do not broadcast.
+        """
         try:
             lower, upper = self.like(inputs)
         except RuntimeError as error:
@@ -123,6 +151,9 @@ class Norm(ABC):
 
     Args:
         scale: positive, broadcast to one image; sizes are then of ``delta / scale``. ``None`` is 1.
+
+    Raises:
+        InvalidInputError: a scale that is not positive throughout, or not finite.
     """
 
     name: str
@@ -153,14 +184,16 @@ class Norm(ABC):
         return f"{self.name} over scale {zlib.crc32(repr((tuple(scale.shape), scale.tolist())).encode()):08x}"
 
     def check(self, inputs: Tensor) -> None:
-        """Raise ``InvalidInputError`` unless the scale is that of one image, for inputs (N, ...)."""
+        """Raise ``InvalidInputError`` unless the scale is that of one image, for inputs (N, ...).
+
+        Raises:
+            InvalidInputError: a scale that differs between images, or does not broadcast to one.
+        """
         if self.scale is None:
             return
-        shape = tuple(torch.as_tensor(self.scale).shape)
+        shape, one_image = tuple(torch.as_tensor(self.scale).shape), (1, *inputs.shape[1:])
         try:
-            fits = torch.broadcast_shapes(shape, inputs.shape[1:]) == inputs.shape[1:] or (
-                torch.broadcast_shapes(shape, (1, *inputs.shape[1:])) == (1, *inputs.shape[1:])
-            )
+            fits = torch.broadcast_shapes(shape, one_image) == one_image
         except RuntimeError:
             fits = False
         if not fits:
@@ -325,6 +358,13 @@ _NORMS: dict[str, type[Norm]] = {norm.name: norm for norm in (RMSE, L2, Linf)}
 
 def as_norm(norm: Norm | str, scale: Tensor | float | None = None) -> Norm:
     """A norm object from an object or one of the names ``"rmse"``, ``"l2"``, ``"linf"``.
+
+    Args:
+        norm: an object, which is returned as it is, or a name.
+        scale: positive, broadcast to one image; sizes are then of ``delta / scale``. For names only.
+
+    Returns:
+        The norm.
 
     Raises:
         InvalidInputError: for an unknown name, or a ``scale`` beside a norm object (which carries its own).

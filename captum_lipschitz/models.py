@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from captum_lipschitz._tensors import read_safetensors
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.nn import HalfHuberReLU
 
@@ -18,7 +19,17 @@ _CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 
 
 class PreActBlock(nn.Module):
-    """``main(pre(x)) + shortcut``; the shortcut is x, or a convolution of ``pre(x)`` where the shape changes."""
+    """``main(pre(x)) + shortcut``; the shortcut is x, or a convolution of ``pre(x)`` where the shape changes.
+
+    Args:
+        in_channels: of the inputs, (N, in_channels, H, W).
+        out_channels: of what comes out, (N, out_channels, H / stride, W / stride).
+        stride: of the first convolution.
+        activation: makes one activation.
+
+    References:
+        He et al. 2016, arXiv 1603.05027 (pre-activation); Woods, Chen and Teuscher 2019, arXiv 1906.02896, methods.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, activation: Callable[[], nn.Module]) -> None:
         super().__init__()
@@ -113,15 +124,21 @@ class PreActResNet44(nn.Module):
             activation: makes one activation. ``None`` reads it off as the authors wrote it: half-Huber ReLU where
                 the file has its delta (keys ``...d``), ReLU where not.
 
+        Returns:
+            The network, in evaluation mode.
+
         Raises:
-            InvalidInputError: the file's tensors are not those of this network.
+            InvalidInputError: the file cannot be read, or its tensors are not those of this network.
         """
-        state = load_file(path)
-        deltas = {float(state.pop(key)) for key in list(state) if key.endswith(".d")}
+        try:
+            state = read_safetensors(path)
+            deltas = {float(state.pop(key)) for key in list(state) if key.endswith(".d")}
+        except (SafetensorError, OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
+            raise InvalidInputError(f"path: {path} cannot be read as safetensors ({error})") from error
         if len(deltas) > 1:
             raise InvalidInputError(f"path: expected one half-Huber delta throughout, got {sorted(deltas)}")
-        if "pipe.7.bias" not in state:
-            raise InvalidInputError(f"path: {path} does not hold a PreActResNet44 (no key 'pipe.7.bias')")
+        if "pipe.7.bias" not in state or state["pipe.7.bias"].dim() != 1 or not len(state["pipe.7.bias"]):
+            raise InvalidInputError(f"path: {path} does not hold a PreActResNet44 (no vector 'pipe.7.bias')")
         if activation is None:
             activation = partial(HalfHuberReLU, deltas.pop()) if deltas else nn.ReLU
         model = cls(len(state["pipe.7.bias"]), activation)

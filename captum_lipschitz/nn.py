@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from captum_lipschitz._trace import undone_on_error
 from captum_lipschitz.errors import CaptumLipschitzWarning, InvalidInputError, UnreachableActivationError
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -45,6 +46,9 @@ class HalfHuberReLU(nn.Module):
 
     Shape:
         any to the same.
+
+    Raises:
+        InvalidInputError: a delta that is not positive.
 
     Example:
         >>> HalfHuberReLU(0.5)(torch.tensor([-1.0, 0.25, 0.5, 1.0]))
@@ -80,7 +84,7 @@ def replace_activations(model: ModuleT, factory: Callable[[], nn.Module] = HalfH
     """Replace every ``nn.ReLU`` inside ``model``, in place, by what ``factory`` makes.
 
     A ReLU module that several places share stays shared. Nothing is replaced where a part of the model calls ``relu``
-    as a function, because half a replacement would pass unnoticed.
+    as a function, because half a replacement would pass unnoticed; nor where the factory fails, or Ctrl-C comes.
 
     Other kinks (``nn.ReLU6``, ``nn.LeakyReLU``, subclasses of ``nn.ReLU``) stay as they are.
 
@@ -131,11 +135,15 @@ def replace_activations(model: ModuleT, factory: Callable[[], nn.Module] = HalfH
 
 
 def _replace_modules(model: nn.Module, factory: Callable[[], nn.Module]) -> int:
-    made: dict[nn.Module, nn.Module] = {}
-    for path, child in list(model.named_modules(remove_duplicate=False)):
-        if type(child) is nn.ReLU:
-            if child not in made:
-                made[child] = factory().train(child.training)
+    found = [(p, child) for p, child in model.named_modules(remove_duplicate=False) if type(child) is nn.ReLU]
+    made = {child: factory().train(child.training) for child in dict.fromkeys(child for _, child in found)}
+
+    def back() -> None:
+        for path, child in found:
+            model.set_submodule(path, child)
+
+    with undone_on_error(back):
+        for path, child in found:
             model.set_submodule(path, made[child])
     return len(made)
 

@@ -9,15 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from torch import Tensor
 
 from captum_lipschitz.models import PreActResNet44
 
+_EXAMPLES = 20
 settings.register_profile(
-    "project", deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    "default", deadline=None, max_examples=_EXAMPLES, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
-settings.load_profile("project")
+# Chosen by CAPTUM_LIPSCHITZ_HYPOTHESIS: "long" has ten times the examples, other ones in every run; "quick" has half as
+# many, and makes none smaller that failed, which is enough where only failing counts (benchmarks/mutants.py).
+settings.register_profile(
+    "long", settings.get_profile("default"), max_examples=10 * _EXAMPLES, derandomize=False, print_blob=True
+)
+settings.register_profile(
+    "quick", settings.get_profile("default"), max_examples=_EXAMPLES // 2, phases=[Phase.explicit, Phase.generate]
+)
+settings.load_profile(os.environ.get("CAPTUM_LIPSCHITZ_HYPOTHESIS", "default"))
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 DATA = Path(os.environ.get("CAPTUM_LIPSCHITZ_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from strategies import seeds
 
 from captum_lipschitz import BelowChance, LabelFlips, MinimumNormAttack, Misclassified, PaperAttack, Reaches
-from captum_lipschitz.criteria import as_criterion
+from captum_lipschitz.criteria import Criterion, as_criterion
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, ModelOutputError
 from captum_lipschitz.objectives import as_objective, log_odds, logit, margin, negative_cross_entropy
 
@@ -203,3 +203,113 @@ def test_label_flips_of_several_is_the_label_that_is_nearest_and_not_the_one_of_
         nearest = planes.masked_fill(labels < 0, math.inf).amin(1)
     result = MinimumNormAttack(norm="l2")(model, inputs, labels, "label_flips")
     torch.testing.assert_close(result.distances, nearest, rtol=1e-4, atol=1e-9)
+
+
+class _First(Criterion):
+    """A criterion with a single way to meet it: the first logit is at most 0."""
+
+    def value(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        del labels
+        return logits[:, 0]
+
+
+def test_a_criterion_of_ones_own_judges_as_the_argmax_does() -> None:
+    logits, labels = torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([1, 1])
+    criterion = _First()
+    assert criterion.alternatives(logits, labels).tolist() == [[1.0], [3.0]]  # its own alternative
+    assert criterion.rows(torch.tensor([1])) is criterion
+    assert criterion.correct(logits, labels).tolist() == [True, False]
+    classes, number = criterion.classes(labels, 2)
+    assert (classes.tolist(), number) == ([1, 1], 2)
+    assert criterion.check_labels(labels, 2, 2).tolist() == [1, 1]
+    with pytest.raises(InvalidInputError, match=r"0\.\.0, got 1\.\.1"):
+        criterion.check_labels(labels, 2, 1)
+    assert criterion.check_logits(logits, 2) is logits
+    endless = torch.tensor([[math.inf, 0.0]])
+    assert criterion.check_logits(endless, 1, finite=False) is endless
+    with pytest.raises(ModelOutputError, match="finite"):
+        criterion.check_logits(endless, 1)
+
+
+@given(seeds)
+def test_alternatives_are_the_labels_lead_over_each_other_class(seed: int) -> None:
+    logits, labels = _logits(seed)
+    for criterion, extra in ((Misclassified(), 0.0), (BelowChance(), math.log(4)), (BelowChance(temperature=2), None)):
+        ways = criterion.alternatives(logits, labels)
+        for z, y, row in zip(logits.tolist(), labels.tolist(), ways.tolist(), strict=True):
+            leads = [(z[y] - x) / 2 + math.log(4) if extra is None else z[y] - x + extra for x in z]
+            assert row == pytest.approx([math.inf if j == y else lead for j, lead in enumerate(leads)])
+        # Each is enough by itself.
+        assert (criterion.value(logits, labels) <= ways.amin(1) + 1e-12).all()
+
+
+def test_values_by_hand() -> None:
+    logits, labels = torch.tensor([[3.0, 1.0, 2.0], [0.0, 0.0, 4.0]], dtype=torch.float64), torch.tensor([0, 0])
+    assert Misclassified().value(logits, labels).tolist() == [1.0, -4.0]
+    below = [3 - math.log(math.e + math.e**2) + math.log(2), -math.log(1 + math.e**4) + math.log(2)]
+    assert BelowChance().value(logits, labels).tolist() == pytest.approx(below)
+    assert Reaches(2).value(logits, labels).tolist() == [1.0, -4.0]
+    assert Reaches(torch.tensor([1, 0])).value(logits, labels).tolist() == [2.0, 4.0]
+    flips = torch.tensor([[1, 0, -1], [0, 1, 0]])
+    assert LabelFlips().alternatives(logits, flips).tolist() == [[3.0, -1.0, math.inf], [pytest.approx(0), 0.0, -4.0]]
+    assert LabelFlips(1).alternatives(logits, flips).tolist() == [[-1.0], [0.0]]
+
+
+def test_a_kept_tie_is_a_hair_above_zero() -> None:
+    tiny = torch.finfo(torch.float32).tiny
+    assert Misclassified().value(torch.tensor([[1.0, 1.0]]), torch.tensor([0])).tolist() == [tiny]
+    assert LabelFlips().value(torch.tensor([[0.0, 5.0]]), torch.tensor([[0, 1]])).tolist() == [tiny]
+    assert LabelFlips().value(torch.tensor([[0.0]]), torch.tensor([[1]])).tolist() == [0.0]
+
+
+def test_targets_of_each_image_are_selected_with_the_images() -> None:
+    targets = Reaches(torch.tensor([0, 1, 2]))
+    assert targets.rows(torch.tensor([2, 0])).target.tolist() == [2, 0]
+    one = Reaches(1)
+    assert one.rows(torch.tensor([5])) is one
+    with pytest.raises(InvalidInputError, match="got 3 for more images"):
+        targets.rows(torch.tensor([0, 3]))
+    targets.validate(3, 3)
+    Reaches(0).validate(7, 1)
+    for wrong in (Reaches(-1), Reaches(3), Reaches(torch.tensor([0, 3, 0])), Reaches(torch.tensor([0, -1, 0]))):
+        with pytest.raises(InvalidInputError, match=r"target: expected classes in 0\.\.2"):
+            wrong.validate(3, 3)
+    with pytest.raises(InvalidTypeError, match="target: expected a class"):
+        Reaches(torch.tensor([[0, 1]]))
+
+
+def test_which_images_are_right_and_what_guessing_is_told_from() -> None:
+    labels = torch.tensor([[1, 0], [0, 1], [-1, 1]])
+    whole, second = LabelFlips(), LabelFlips(1)
+    classes, number = whole.classes(labels, 2)
+    assert torch.equal(classes, labels)
+    assert number == 2
+    classes, number = second.classes(labels, 9)
+    assert (classes.tolist(), number) == ([0, 1, 1], 2)
+    assert LabelFlips(0).label == 0
+    for wrong in (True, "0"):
+        with pytest.raises(InvalidTypeError, match="label: expected a whole number or None"):
+            LabelFlips(wrong)  # type: ignore[arg-type]
+
+
+def test_label_sets_are_judged_by_the_label_asked_for() -> None:
+    labels = torch.tensor([[1, -1], [0, 1]])
+    assert torch.equal(LabelFlips().check_labels(labels, 2, 2), labels)
+    assert torch.equal(LabelFlips(0).check_labels(labels, 2), labels)
+    with pytest.raises(InvalidInputError, match=r"label 1 to be known .* for 1 images"):
+        LabelFlips(1).check_labels(labels, 2)
+    with pytest.raises(InvalidInputError, match=r"label: expected one of 0\.\.1, got 2"):
+        LabelFlips(2).check_labels(labels, 2)
+    single = torch.tensor([[0.5]])
+    assert LabelFlips().check_logits(single, 1) is single  # one output is a decision of its own
+    with pytest.raises(ModelOutputError, match="finite"):
+        LabelFlips().check_logits(torch.tensor([[math.nan]]), 1)
+    assert LabelFlips().check_logits(torch.tensor([[math.nan]]), 1, finite=False).isnan().all()
+
+
+def test_criteria_by_name_or_as_they_are() -> None:
+    criterion = BelowChance(temperature=3)
+    assert as_criterion(criterion) is criterion
+    assert [type(as_criterion(name)) for name in ("misclassified", "label_flips")] == [Misclassified, LabelFlips]
+    with pytest.raises(InvalidInputError, match="criterion: expected one of"):
+        as_criterion(Misclassified)  # type: ignore[arg-type]

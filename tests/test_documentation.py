@@ -1,4 +1,4 @@
-"""Every example in a docstring and every Python snippet of the pages runs; every public thing is documented."""
+"""Every example in a docstring runs; every public thing is documented. The pages: test_docs_pages.py."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import doctest
 import importlib
 import inspect
 import pkgutil
-import re
-from pathlib import Path
 from types import ModuleType
 
-import matplotlib as mpl
 import pytest
 import torch
 
 import captum_lipschitz
 
-ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted(
     module.name for module in pkgutil.walk_packages(captum_lipschitz.__path__, "captum_lipschitz.")
     if not module.name.endswith("__main__")
@@ -53,21 +49,3 @@ def test_public_names_say_what_they_are(name: str) -> None:
 
 def _inherits_doc(thing: type, method: str) -> bool:
     return any(getattr(base, method, None) is not None and getattr(base, method).__doc__ for base in thing.__mro__[1:])
-
-
-def _snippets(page: str) -> list[str]:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/attribution.md"])
-@pytest.mark.filterwarnings("ignore::UserWarning:captum")  # on requires_grad, and on hooks that are set and removed
-def test_snippets_of_a_page_run_one_after_the_other(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    snippets = _snippets(page)
-    assert len(snippets) >= 6
-    mpl.use("Agg")
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    namespace: dict[str, object] = {}
-    for snippet in snippets:
-        exec(compile(snippet, page, "exec"), namespace)  # noqa: S102

@@ -17,7 +17,19 @@ HEAVY = {"torchvision", "matplotlib", "torchattacks", "captum", "quantus", "skle
 # Lower layers first; a module may import its own layer and those before it.
 LAYERS = [
     {"errors", "_typing"},
-    {"geometry", "nn", "_model", "_files"},
+    {
+        "geometry",
+        "nn",
+        "_model",
+        "_files",
+        "_trace",
+        "_hooks",
+        "_memory",
+        "_shared",
+        "_reading",
+        "_tensors",
+        "_deprecation",
+    },
     {"objectives"},
     {"criteria", "models"},
     {"attacks"},

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from captum_lipschitz._memory import in_chunks
 from captum_lipschitz._model import RowwiseModel, check_inputs, gradient, no_trace
 from captum_lipschitz._typing import Model
 from captum_lipschitz.criteria import Criterion, as_criterion
@@ -59,6 +60,14 @@ class Evaluation(NamedTuple):
 class Problem:
     """A batch of images that do not meet the criterion yet: what a search works on.
 
+    Args:
+        model: see the attributes, as are the others.
+        inputs: (N, ...).
+        labels: (N,), or as the criterion has them.
+        criterion: the goal.
+        bounds: the box, or ``None``.
+        autocast: the lower precision, or ``None``.
+
     Attributes:
         model: maps inputs (N, ...) to logits (N, C); already in evaluation mode.
         inputs: (N, ...).
@@ -94,6 +103,12 @@ class Problem:
         inputs, labels, criterion = self.inputs[index], self.labels[index], self.criterion.rows(index)
         return Problem(model, inputs, labels, criterion, self.bounds, autocast=self.autocast)
 
+    def between(self, start: int, stop: int) -> Problem:
+        """The same problem for its images from ``start`` to ``stop``; itself where these are all."""
+        if (start, stop) == (0, len(self)):
+            return self
+        return self.rows(torch.arange(start, stop, device=self.inputs.device))
+
     def in_precision(self, autocast: torch.dtype | None) -> Problem:
         """The same problem with the model run in another precision."""
         return Problem(self.model, self.inputs, self.labels, self.criterion, self.bounds, autocast=autocast)
@@ -127,6 +142,17 @@ class Problem:
 
         With ``along``, (N,), which of the criterion's alternatives each image follows. An image whose logits are not
         finite has the value ``inf`` and no gradient; its neighbours go on.
+
+        Args:
+            perturbations: (N, ...), in the inputs' units.
+            objective: what is differentiated instead; for criteria whose labels are classes.
+            along: which alternative each image follows, (N,).
+
+        Returns:
+            An ``Evaluation``: the criterion's value and what is followed, each (N,), and its gradient, (N, ...).
+
+        Raises:
+            InvalidInputError: an objective beside a criterion whose labels are not classes.
         """
         leaf = self.images(perturbations).detach().requires_grad_()
         logits = self._run(leaf, finite=False)
@@ -213,6 +239,11 @@ class Attack(ABC):
         Raises:
             InvalidInputError, InvalidTypeError: for inputs, labels or a criterion that cannot be used.
             ModelOutputError, DisconnectedModelError: for a model without finite logits or without a gradient.
+            RuntimeError, MemoryError: out of memory with a single image.
+
+        Warns:
+            CaptumLipschitzWarning: out of memory. The images are then attacked in chunks of half as many, and half of
+                those again, each chunk from its beginning: its answer is that of a call with these images alone.
         """
         inputs = check_inputs(inputs).detach()
         goal = as_criterion(criterion)
@@ -224,18 +255,29 @@ class Attack(ABC):
         with no_trace(model, inputs):
             if inputs.is_inference():
                 inputs = inputs.clone()
-            problem = Problem(model, inputs, labels, goal, self.bounds)
-            open_rows = _unsolved(problem).nonzero().squeeze(1)
-            perturbations = torch.zeros_like(inputs)
-            found = torch.ones(len(inputs), dtype=torch.bool, device=inputs.device)
-            spent = torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
-            if len(open_rows):
-                answer = self.search(problem.rows(open_rows))
-                perturbations[open_rows] = answer.perturbations.detach()
-                found[open_rows] = answer.found
-                spent[open_rows] = answer.gradient_evaluations
-                perturbations, found = verified(problem, perturbations, found, open_rows)
-            return self._result(problem, perturbations, found, spent)
+            whole = Problem(model, inputs, labels, goal, self.bounds)
+            answers = in_chunks(
+                lambda start, stop: self._attack(whole.between(start, stop)),
+                len(inputs),
+                what=type(self).__name__,
+                device=inputs.device,
+            )
+        return joined(answers)
+
+    def _attack(self, problem: Problem) -> AttackResult:
+        """The answers for images that fit into memory together."""
+        inputs = problem.inputs
+        open_rows = _unsolved(problem).nonzero().squeeze(1)
+        perturbations = torch.zeros_like(inputs)
+        found = torch.ones(len(inputs), dtype=torch.bool, device=inputs.device)
+        spent = torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
+        if len(open_rows):
+            answer = self.search(problem.rows(open_rows))
+            perturbations[open_rows] = answer.perturbations.detach()
+            found[open_rows] = answer.found
+            spent[open_rows] = answer.gradient_evaluations
+            perturbations, found = verified(problem, perturbations, found, open_rows)
+        return self._result(problem, perturbations, found, spent)
 
     def _result(self, problem: Problem, perturbations: Tensor, found: Tensor, spent: Tensor) -> AttackResult:
         perturbations = torch.where(rowwise(found, perturbations), perturbations, torch.zeros_like(perturbations))
@@ -247,6 +289,14 @@ class Attack(ABC):
             found=found,
             gradient_evaluations=spent,
         )
+
+
+def joined(results: Sequence[AttackResult]) -> AttackResult:
+    """Results for one batch's chunks, at least one, as one."""
+    if len(results) == 1:
+        return results[0]
+    columns = zip(*(tuple(vars(result).values()) for result in results), strict=True)
+    return AttackResult(*(torch.cat(column) for column in columns))
 
 
 def _defined(value: Tensor, logits: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from captum_lipschitz._trace import seeded
 from captum_lipschitz._typing import Model
 from captum_lipschitz.attacks.base import Attack, Found, Problem
 from captum_lipschitz.attacks.bisection import check_search, smallest_perturbations
@@ -42,9 +43,9 @@ class FixedSizeAttack(Attack):
     rows in a run on n images counts M / n for each of the n (rounded up), and one is added for the linearisation.
 
     The attack is told the images and labels, not the criterion; what it returns is judged by the criterion. Torch's
-    global random state is seeded anew for each run, and restored afterwards: the same call gives the same answer. A
-    random attack draws for the batch as a whole; with ``one_size=True`` an image's answer does not depend on its
-    neighbours even so.
+    global random state is seeded anew for each run, and restored afterwards: the same call gives the same answer, also
+    in several threads, whose runs take turns. A random attack draws for the batch as a whole; with ``one_size=True``
+    an image's answer does not depend on its neighbours even so.
 
     Args:
         attack: ``attack(model, inputs, labels, sizes)``, returning adversarial images, see ``SizedAttack``.
@@ -132,8 +133,8 @@ class FixedSizeAttack(Attack):
 
     def _together(self, problem: Problem, sizes: Tensor) -> tuple[Tensor, Tensor]:
         model = GuardedModel(problem.model)
-        seed_torch(self.seed, problem.inputs.device)
-        images = self.attack(model, problem.inputs.clone(), problem.labels.clone(), sizes.clone())
+        with seeded(self.seed, problem.inputs.device):
+            images = self.attack(model, problem.inputs.clone(), problem.labels.clone(), sizes.clone())
         if not isinstance(images, Tensor) or images.shape != problem.inputs.shape:
             got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
             raise InvalidInputError(
@@ -142,14 +143,6 @@ class FixedSizeAttack(Attack):
         inputs = problem.inputs
         spent = torch.tensor(-(-model.backward_rows // len(problem)), device=inputs.device)
         return images.detach().to(inputs) - inputs, spent.expand(len(problem))
-
-
-def seed_torch(seed: int, device: torch.device) -> None:
-    """Seed the global random state of the CPU and one device: what ``Attack`` restores after a call, and no more."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)
 
 
 class GuardedModel:

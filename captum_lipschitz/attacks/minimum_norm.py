@@ -112,6 +112,9 @@ class MinimumNormAttack(Attack):
         autocast: ``torch.bfloat16`` or ``torch.float16`` to follow the many tracks in lower precision (``"fast"`` has
             one only); the best is polished, and every answer checked, in the inputs' own.
 
+    Raises:
+        InvalidInputError, InvalidTypeError: a setting that cannot be used.
+
     Example:
         >>> model = torch.nn.Linear(2, 2)
         >>> with torch.no_grad():

@@ -90,6 +90,9 @@ class PaperAttack(Attack):
         norm: see ``Attack``.
         bounds: see ``Attack``.
 
+    Raises:
+        InvalidInputError: a setting that cannot be used.
+
     Example:
         >>> model = torch.nn.Linear(2, 2)
         >>> with torch.no_grad():

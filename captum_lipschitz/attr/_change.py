@@ -12,6 +12,7 @@ from captum.attr._utils.attribution import GradientAttribution
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from captum_lipschitz._memory import in_chunks, one_room, takes_batch_statistics
 from captum_lipschitz._model import check_logits, no_trace
 from captum_lipschitz.attr._budget import Budget
 from captum_lipschitz.attr._packing import Packed, take
@@ -177,13 +178,21 @@ class ChangeAttribution(GradientAttribution):
         """Walk with every example, and hand back what it was changed by."""
         check_batch_size(internal_batch_size)
         kind, scale = norm_and_scale(norm, scale)
-        packed, run, form = self._subject(
-            inputs, additional_forward_args, internal_batch_size=internal_batch_size, scale=scale, **rest
-        )
-        batches = list(packed.batches(internal_batch_size))
-        total = len(batches) * walk.n_steps
-        with tqdm(total=total, disable=not show_progress, desc=self.get_name(), unit="step") as progress:
-            deltas = walk_all(walk, run, batches, evidence, kind, model=self.forward_func, progress=progress)
+        with one_room():
+            packed, run, form = self._subject(
+                inputs, additional_forward_args, internal_batch_size=internal_batch_size, scale=scale, **rest
+            )
+            with tqdm(total=walk.n_steps, disable=not show_progress, desc=self.get_name(), unit="step") as progress:
+                deltas = walk_all(
+                    walk,
+                    run,
+                    packed,
+                    evidence,
+                    kind,
+                    model=self.forward_func,
+                    at_once=internal_batch_size,
+                    progress=progress,
+                )
         attributions = form(packed.unpack(deltas))
         if return_convergence_delta:
             return attributions, Budget(kind, packed, walk.rho).excess(packed.rounded(deltas))
@@ -215,16 +224,29 @@ class ChangeAttribution(GradientAttribution):
         **rest: Any,
     ) -> Tensor:
         check_batch_size(internal_batch_size)
-        packed, run, _ = self._subject(inputs, additional_forward_args, internal_batch_size=internal_batch_size, **rest)
-        deltas = self._deltas(attributions, packed)
-        changes = []
-        for index, batch in enumerate(packed.batches(internal_batch_size)):
-            read, start = evidence(batch), index * (internal_batch_size or 0)
-            with no_trace(self.forward_func, batch.features, evaluation=evaluation), torch.no_grad():
-                before = read(run(batch, batch.features.clone()))  # the model may change what it is given
-                after = read(run(batch, batch.features + deltas[start : start + len(batch)]))
-            changes.append(after - before)
-        return torch.cat(changes)
+        with one_room():
+            packed, run, _ = self._subject(
+                inputs, additional_forward_args, internal_batch_size=internal_batch_size, **rest
+            )
+            deltas = self._deltas(attributions, packed)
+
+            def change(start: int, stop: int) -> Tensor:
+                batch = packed.rows(slice(start, stop))
+                read = evidence(batch)
+                with no_trace(self.forward_func, batch.features, evaluation=evaluation), torch.no_grad():
+                    before = read(run(batch, batch.features.clone()))  # the model may change what it is given
+                    after = read(run(batch, batch.features + deltas[start:stop]))
+                return after - before
+
+            changes = in_chunks(
+                change,
+                len(packed),
+                what="compute_log_odds_change",
+                device=packed.features.device,
+                at_once=internal_batch_size,
+                halve=evaluation or not takes_batch_statistics(self.forward_func),
+            )
+            return torch.cat(changes)
 
     @staticmethod
     def _deltas(attributions: Any, packed: Packed) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -93,12 +92,6 @@ class Packed:
     def rounded(self, features: Tensor) -> Tensor:
         """(N, features) at the inputs' own precision."""
         return _join(self.unpack(features)).to(features.dtype)
-
-    def batches(self, size: int | None) -> Iterator[Packed]:
-        """Consecutive batches of at most ``size`` examples (all at once where ``None``), cut by index alone."""
-        step = size or len(self)
-        for start in range(0, len(self), step):
-            yield self.rows(slice(start, start + step))
 
     def rows(self, index: slice | Tensor) -> Packed:
         """A selection of the examples, with all that belongs to them."""

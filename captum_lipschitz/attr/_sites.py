@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
+from captum_lipschitz._hooks import Hooks
+from captum_lipschitz._trace import undone
 from captum_lipschitz.errors import InvalidInputError
 
 
@@ -34,15 +35,15 @@ class Sites:
     @contextmanager
     def changed_by(self, changes: tuple[Tensor, ...]) -> Iterator[None]:
         """Inside, forward passes add ``changes``, (N, ...) each, in the layers' order; no hook is left behind."""
-        with ExitStack() as stack:
+        hooks = Hooks()
+        with undone(hooks.remove):
             start = 0
             for layer, count in zip(self._layers, self._counts, strict=True):
-                handle = self._register(layer, changes[start : start + count])
-                stack.callback(handle.remove)
+                self._register(hooks, layer, changes[start : start + count])
                 start += count
             yield
 
-    def _register(self, layer: nn.Module, changes: tuple[Tensor, ...]) -> RemovableHandle:
+    def _register(self, hooks: Hooks, layer: nn.Module, changes: tuple[Tensor, ...]) -> None:
         parts = self._by_device(changes)
         seen: set[torch.device] = set()
 
@@ -62,8 +63,9 @@ class Sites:
             return sums if isinstance(values, tuple) else sums[0]
 
         if self._to_input:
-            return layer.register_forward_pre_hook(lambda _, values: add(values))
-        return layer.register_forward_hook(lambda _, __, values: add(values))
+            hooks.before(layer, lambda _, values: add(values))
+        else:
+            hooks.after(layer, lambda _, __, values: add(values))
 
     def _by_device(self, changes: tuple[Tensor, ...]) -> dict[torch.device, tuple[Tensor, ...]]:
         """Each device's rows, where the batch is cut as ``DataParallel`` cuts it."""
@@ -99,13 +101,13 @@ def seen_to_run(layers: Sequence[nn.Module], *, to_input: bool) -> Iterator[None
                     f"layer: expected one that runs in a forward pass, got {type(layer).__name__}, which does not"
                 )
 
-    with ExitStack() as stack:
+    hooks = Hooks()
+    with undone(hooks.remove):
         for layer in layers:
             if to_input:
-                handle = layer.register_forward_pre_hook(lambda _, values, own=layer: look(own, values))
+                hooks.before(layer, lambda _, values, own=layer: look(own, values))
             else:
-                handle = layer.register_forward_hook(lambda _, __, values, own=layer: look(own, values))
-            stack.callback(handle.remove)
+                hooks.after(layer, lambda _, __, values, own=layer: look(own, values))
         try:
             yield
         except (AssertionError, KeyError):  # Captum's, where a layer did not run

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from captum_lipschitz._memory import in_chunks, takes_batch_statistics
 from captum_lipschitz._model import gradient, no_trace
 from captum_lipschitz.attacks.paper import check_steps, shrinking_steps
 from captum_lipschitz.attr._budget import Budget, check_rho
@@ -45,21 +47,31 @@ class Walk:
 def walk_all(
     walk: Walk,
     forward: Forward,
-    batches: Iterable[Packed],
+    packed: Packed,
     evidence: Callable[[Packed], Evidence],
     norm: MakeNorm,
     *,
     model: Callable[..., Any],
+    at_once: int | None,
     progress: tqdm[Any],
 ) -> Tensor:
-    """Perturbations of all examples, (N, features), batch after batch; the model is left as it was."""
-    deltas, stopped = [], []
-    for batch in batches:
+    """Perturbations of all examples, (N, features), at most ``at_once`` together; the model is left as it was."""
+
+    def work(start: int, stop: int) -> tuple[Tensor, Tensor]:
+        batch = packed.rows(slice(start, stop))
+        progress.total = progress.n + walk.n_steps * math.ceil((len(packed) - start) / len(batch))
         with no_trace(model, batch.features, evaluation=False):
-            delta, broken = _walk(walk, forward, batch, evidence(batch), Budget(norm, batch, walk.rho), progress)
-        deltas.append(delta)
-        stopped.append(broken)
-    found, broken = torch.cat(deltas), torch.cat(stopped)
+            return _walk(walk, forward, batch, evidence(batch), Budget(norm, batch, walk.rho), progress)
+
+    walked = in_chunks(
+        work,
+        len(packed),
+        what="attribute",
+        device=packed.features.device,
+        at_once=at_once,
+        halve=not takes_batch_statistics(model),
+    )
+    found, broken = (torch.cat(parts) for parts in zip(*walked, strict=True))
     _warn_of(broken, "the gradient became NaN or infinite on the way; their perturbations end there")
     _warn_of(
         (found == 0).all(1) & ~broken,

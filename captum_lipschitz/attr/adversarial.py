@@ -83,7 +83,8 @@ class AdversarialAttribution(ChangeAttribution):
             objective: what is followed. ``"log_odds"`` of the target among C classes; ``"multi_label"``, the target's
                 logit among K independent ones; ``"regression"`` or ``"output"``, the selected output itself;
                 ``"auto"``, log-odds where the output has shape (N, C) and there is a target, else the selected output.
-            internal_batch_size: examples run at once; ``None`` for all. Batches are cut by index.
+            internal_batch_size: examples run at once; ``None`` for all. Batches are cut by index. Where memory runs
+                out they are halved, with one warning, unless BatchNorm is in train mode.
             show_progress: a progress bar over all steps.
             return_convergence_delta: return ``(attributions, delta)``.
 

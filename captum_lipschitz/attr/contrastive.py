@@ -79,7 +79,8 @@ class ContrastiveAdversarialAttribution(ChangeAttribution):
             scale: ``rho`` is in units of each feature's scale.
             bounds: ``(lower, upper)`` that inputs plus perturbation stay in.
             mask: only where it is non-zero are inputs perturbed.
-            internal_batch_size: examples run at once; ``None`` for all.
+            internal_batch_size: examples run at once; ``None`` for all. Batches are cut by index. Where memory runs
+                out they are halved, with one warning, unless BatchNorm is in train mode.
             show_progress: a progress bar over all steps.
             return_convergence_delta: return ``(attributions, delta)``.
 
@@ -123,6 +124,17 @@ class ContrastiveAdversarialAttribution(ChangeAttribution):
         """How far the attributions, added to the inputs, move the log-odds of target against baseline, shape (N,).
 
         The arguments are those of ``attribute``; the answer is after minus before, in nats.
+
+        Args:
+            attributions: what was returned for these inputs, a tuple for several.
+            inputs: as given to ``attribute``.
+            target: likewise.
+            additional_forward_args: likewise.
+            baseline_target: likewise.
+            internal_batch_size: examples run at once; ``None`` for all.
+
+        Returns:
+            (N,), in nats.
         """
         return self._evidence_change(
             attributions,

@@ -14,6 +14,8 @@ from captum.attr._utils.attribution import LayerAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
+from captum_lipschitz._hooks import hooks_kept
+from captum_lipschitz._memory import in_chunks, takes_batch_statistics
 from captum_lipschitz._model import no_trace
 from captum_lipschitz.attr._change import (
     ChangeAttribution,
@@ -105,7 +107,8 @@ class LayerAdversarialAttribution(LayerAttribution, ChangeAttribution):
             bounds: ``(lower, upper)`` that activations plus change stay in.
             mask: broadcast to the activations; only where it is non-zero are they changed.
             objective: see ``AdversarialAttribution.attribute``.
-            internal_batch_size: examples run at once; ``None`` for all.
+            internal_batch_size: examples run at once; ``None`` for all. Batches are cut by index. Where memory runs
+                out they are halved, with one warning, unless BatchNorm is in train mode.
             show_progress: a progress bar over all steps.
             return_convergence_delta: return ``(attributions, delta)``.
 
@@ -151,6 +154,18 @@ class LayerAdversarialAttribution(LayerAttribution, ChangeAttribution):
         """How far the attributions, added to the activations, move the target's log-odds: after minus before, (N,).
 
         The arguments are those of ``attribute``; the answer is in nats.
+
+        Args:
+            attributions: what was returned for these inputs, a tuple for several.
+            inputs: as given to ``attribute``.
+            target: likewise.
+            additional_forward_args: likewise.
+            attribute_to_layer_input: likewise.
+            objective: likewise.
+            internal_batch_size: examples run at once; ``None`` for all.
+
+        Returns:
+            (N,), in nats.
         """
         return self._log_odds_change(
             attributions,
@@ -205,21 +220,30 @@ class LayerAdversarialAttribution(LayerAttribution, ChangeAttribution):
         self, inputs: tuple[Tensor, ...], arguments: tuple[Any, ...], size: int | None, *, to_input: bool
     ) -> list[tuple[Tensor, ...]]:
         """Each layer's activations on all examples, batch after batch."""
-        rows = len(inputs[0])
-        batches = []
+        rows, layers = len(inputs[0]), self.layer if isinstance(self.layer, list) else [self.layer]
+
+        def run(start: int, stop: int) -> list[tuple[Tensor, ...]]:
+            index = slice(start, stop)
+            with hooks_kept(*layers), seen_to_run(layers, to_input=to_input):
+                found = _forward_layer_eval(
+                    self.forward_func,
+                    tuple(take(tensor, index, rows).clone() for tensor in inputs),
+                    self.layer,
+                    tuple(own(take(argument, index, rows)) for argument in arguments),
+                    device_ids=self.device_ids,
+                    attribute_to_layer_input=to_input,
+                )
+            return found if isinstance(self.layer, list) else [found]
+
         with no_trace(self.forward_func, inputs[0], evaluation=False):
-            for start in range(0, rows, size or rows):
-                index = slice(start, start + (size or rows))
-                with seen_to_run(self.layer if isinstance(self.layer, list) else [self.layer], to_input=to_input):
-                    found = _forward_layer_eval(
-                        self.forward_func,
-                        tuple(take(tensor, index, rows).clone() for tensor in inputs),
-                        self.layer,
-                        tuple(own(take(argument, index, rows)) for argument in arguments),
-                        device_ids=self.device_ids,
-                        attribute_to_layer_input=to_input,
-                    )
-                batches.append(found if isinstance(self.layer, list) else [found])
+            batches = in_chunks(
+                run,
+                rows,
+                what="attribute",
+                device=inputs[0].device,
+                at_once=size,
+                halve=not takes_batch_statistics(self.forward_func),
+            )
         return [
             tuple(torch.cat(parts) for parts in zip(*(batch[i] for batch in batches), strict=True))
             for i in range(len(batches[0]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from captum.log import log_usage
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from captum_lipschitz._memory import in_chunks
 from captum_lipschitz._model import no_trace
 from captum_lipschitz.attacks import MinimumNormAttack
 from captum_lipschitz.attr._change import ChangeAttribution, TensorOrTensors, evidence_for
@@ -97,7 +98,8 @@ class MinimalAdversarialAttribution(ChangeAttribution):
             objective: ``"log_odds"`` treats the outputs as classes, ``"multi_label"``, ``"regression"`` and
                 ``"output"`` the selected one by itself; ``"auto"``: classes where there are (N, C) of them, C at least
                 2.
-            internal_batch_size: examples run at once; ``None`` for all. Batches are cut by index.
+            internal_batch_size: examples run at once; ``None`` for all. Batches are cut by index. Where memory runs
+                out they are halved, with one warning.
             show_progress: a progress bar over all examples.
             return_convergence_delta: return ``(attributions, delta)``.
 
@@ -128,22 +130,23 @@ class MinimalAdversarialAttribution(ChangeAttribution):
             mask=mask,
         )
         size = internal_batch_size if _alike(packed) else 1
-        deltas, values = [], []
+
+        def work(start: int, stop: int) -> tuple[Tensor, Tensor]:
+            batch, goal = packed.rows(slice(start, stop)), _between(criterion, start, stop)
+            decide = partial(decision_about, criterion=goal, objective=objective, threshold=threshold)
+            attack = MinimumNormAttack(
+                effort=effort, steps=n_steps, norm=kind(_first(batch.scale)), bounds=_one(batch.bounds)
+            )
+            with no_trace(self.forward_func, batch.features):
+                found = _smallest(attack, run, batch, decide)
+            progress.update(len(batch))
+            return found
+
         with tqdm(total=len(packed), disable=not show_progress, desc=self.get_name(), unit="example") as progress:
-            for index, batch in _numbered(packed, size):
-                goal = criterion.rows(index) if isinstance(criterion, Criterion) else criterion
-                decide = partial(decision_about, criterion=goal, objective=objective, threshold=threshold)
-                attack = MinimumNormAttack(
-                    effort=effort, steps=n_steps, norm=kind(_first(batch.scale)), bounds=_one(batch.bounds)
-                )
-                with no_trace(self.forward_func, batch.features):
-                    delta, value = _smallest(attack, run, batch, decide)
-                deltas.append(delta)
-                values.append(value)
-                progress.update(len(batch))
-        value = torch.cat(values)
+            found = in_chunks(work, len(packed), what="attribute", device=packed.features.device, at_once=size)
+        delta, value = (torch.cat(parts) for parts in zip(*found, strict=True))
         _warn_of(value)
-        attributions = form(packed.unpack(torch.cat(deltas)))
+        attributions = form(packed.unpack(delta))
         return (attributions, value) if return_convergence_delta else attributions
 
     def compute_convergence_delta(  # type: ignore[override]
@@ -158,19 +161,35 @@ class MinimalAdversarialAttribution(ChangeAttribution):
         objective: str = "auto",
         internal_batch_size: int | None = None,
     ) -> Tensor:
-        """The criterion's value after the change, shape (N,); the arguments as given to ``attribute``."""
+        """The criterion's value after the change, shape (N,); the arguments as given to ``attribute``.
+
+        Args:
+            attributions: what was returned for these inputs, a tuple for several.
+            inputs: as given to ``attribute``.
+            target: likewise.
+            additional_forward_args: likewise.
+            criterion: likewise.
+            threshold: likewise.
+            objective: likewise.
+            internal_batch_size: examples run at once; ``None`` for all.
+
+        Returns:
+            (N,), at most 0 where the change meets the criterion.
+        """
         check_batch_size(internal_batch_size)
         packed, run, _ = self._subject(
             inputs, additional_forward_args, internal_batch_size=internal_batch_size, target=target
         )
         deltas = self._deltas(attributions, packed)
-        values = []
-        for index, batch in _numbered(packed, internal_batch_size):
-            goal = criterion.rows(index) if isinstance(criterion, Criterion) else criterion
+
+        def value(start: int, stop: int) -> Tensor:
+            batch, goal = packed.rows(slice(start, stop)), _between(criterion, start, stop)
             with no_trace(self.forward_func, batch.features):
                 decision = decision_about(run, batch, criterion=goal, objective=objective, threshold=threshold)
-                values.append(decision.value(batch.features + deltas[index]))
-        return torch.cat(values)
+                return decision.value(batch.features + deltas[start:stop])
+
+        device, name = packed.features.device, "compute_convergence_delta"
+        return torch.cat(in_chunks(value, len(packed), what=name, device=device, at_once=internal_batch_size))
 
     def compute_log_odds_change(
         self,
@@ -185,6 +204,17 @@ class MinimalAdversarialAttribution(ChangeAttribution):
         """How far the change moves the log-odds of the target, or of what was decided before: (N,), in nats.
 
         The arguments are those of ``attribute``; of single outputs it is the change of the output.
+
+        Args:
+            attributions: what was returned for these inputs, a tuple for several.
+            inputs: as given to ``attribute``.
+            target: likewise.
+            additional_forward_args: likewise.
+            objective: likewise.
+            internal_batch_size: examples run at once; ``None`` for all.
+
+        Returns:
+            (N,), in nats; of single outputs in their units.
         """
         decide = evidence_for(objective) if target is not None else partial(_own_decision, objective=objective)
         return self._evidence_change(
@@ -209,10 +239,9 @@ def _own_decision(batch: Packed, *, objective: str) -> Evidence:
     return Evidence(read)
 
 
-def _numbered(packed: Packed, size: int | None) -> Iterator[tuple[Tensor, Packed]]:
-    """Batches with the numbers of their examples."""
-    rows = torch.arange(len(packed), device=packed.features.device).split(size or len(packed))
-    return zip(rows, packed.batches(size), strict=True)
+def _between(criterion: Criterion | str, start: int, stop: int) -> Criterion | str:
+    """The goal of the examples from ``start`` to ``stop``."""
+    return criterion.rows(torch.arange(start, stop)) if isinstance(criterion, Criterion) else criterion
 
 
 def _smallest(

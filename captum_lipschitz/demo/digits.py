@@ -50,7 +50,16 @@ def load_digits() -> Digits:
 
 
 def build_network(activation: Callable[[], nn.Module], *, seed: int, width: int = 16) -> nn.Sequential:
-    """Three strided convolutions with BatchNorm, then a linear layer: (N, 1, 32, 32) to (N, 10)."""
+    """Three strided convolutions with BatchNorm, then a linear layer: (N, 1, 32, 32) to (N, 10).
+
+    Args:
+        activation: makes one activation.
+        seed: of the weights; the global random state is left alone.
+        width: channels of the first convolution; the others have two and four times as many.
+
+    Returns:
+        The network, in training mode.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers: list[nn.Module] = []

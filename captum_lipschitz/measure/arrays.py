@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -16,10 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captum_lipschitz._reading import open_regular
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 
 _NAMES = (("images", "labels"), ("test_images", "test_labels"), ("x", "y"), ("x_test", "y_test"))
 _CHANNELS = (1, 3)
+_FLOATS = (np.dtype("f2"), np.dtype("f4"), np.dtype("f8"))
+_DENSEST = 1100  # bytes out of one that deflate, which packs 1,032 at most, was given
+_MOST_LABELS = 2**27  # far more than images that anybody attacks one by one
+_MOST_IN_AN_IMAGE = 2**31  # bytes: a volume of 800 by 800 by 800 floats
 
 
 @dataclass(frozen=True)
@@ -54,13 +61,11 @@ class ArrayData:
 
     def __init__(self, path: Path, *, limit: int | None = None, several_labels: bool = False) -> None:
         self._path = path
-        try:
-            self._archive = zipfile.ZipFile(path)
+        with _named(f"data: {path} cannot be read as .npz"):
+            self._archive = zipfile.ZipFile(open_regular(path))
             images, labels = self._members()
             self._header = _read_header(self._archive, images)
             self.labels = _checked_labels(self._archive, labels, several=several_labels)
-        except (zipfile.BadZipFile, OSError, EOFError) as error:
-            raise InvalidInputError(f"data: {path} cannot be read as .npz ({error})") from error
         self._images = images
         self._rows: IO[bytes] | None = None
         self._check_images()
@@ -82,14 +87,15 @@ class ArrayData:
     def images(self, start: int, stop: int) -> Tensor:
         header = self._header
         row = math.prod(header.shape[1:]) * header.dtype.itemsize
-        try:
+        with _named(f"data: images {start} to {stop - 1} of {self._path} cannot be read"):
             content = self._read(header.offset + start * row, (stop - start) * row)
-        except (zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
-            raise InvalidInputError(
-                f"data: images {start} to {stop - 1} of {self._path} cannot be read ({error})"
-            ) from error
         rows = np.frombuffer(content, header.dtype).reshape(stop - start, *header.shape[1:])
-        return _as_floats(torch.from_numpy(rows.astype(rows.dtype.newbyteorder("="))))
+        images = _as_floats(torch.from_numpy(rows.astype(rows.dtype.newbyteorder("="))))
+        if not bool(torch.isfinite(images).all()):
+            raise InvalidInputError(
+                f"data: expected finite numbers, got NaN or infinity in images {start} to {stop - 1} of {self._path}"
+            )
+        return images
 
     def _read(self, position: int, size: int) -> bytes:
         """Part of the images' member; the stream stays open, so that reading on does not begin anew."""
@@ -111,16 +117,34 @@ class ArrayData:
 
     def _check_images(self) -> None:
         shape, dtype = self._header.shape, self._header.dtype
-        if dtype != np.uint8 and not np.issubdtype(dtype, np.floating):
+        if dtype != np.uint8 and dtype.newbyteorder("=") not in _FLOATS:
             raise InvalidTypeError(f"data: expected images of type uint8 or floating, got {dtype} in {self._path}")
         if not 2 <= len(shape) <= 5 or 0 in shape:
             raise InvalidInputError(f"data: expected images (N, C, H, W) in {self._path}, got {shape}")
+        if math.prod(shape[1:]) * dtype.itemsize > _MOST_IN_AN_IMAGE:
+            raise InvalidInputError(
+                f"data: expected images of at most {_MOST_IN_AN_IMAGE} bytes in {self._path}, got {shape[1:]}"
+            )
         if len(self.labels) != shape[0]:
             raise InvalidInputError(f"data: expected as many labels as images, {shape[0]}, got {len(self.labels)}")
 
 
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Whatever a damaged archive, or a header that lies, makes of reading it: an error that says ``what``."""
+    try:
+        yield
+    except (InvalidInputError, InvalidTypeError):
+        raise
+    except (
+        zipfile.BadZipFile, OSError, EOFError, zlib.error, ValueError, TypeError, SyntaxError, tokenize.TokenError,
+        RuntimeError, OverflowError, MemoryError, KeyError,
+    ) as error:  # fmt: skip
+        raise InvalidInputError(f"{what} ({error})") from error
+
+
 def _read_header(archive: zipfile.ZipFile, member: str) -> _Header:
-    """Shape, dtype and place of an array, without reading it."""
+    """Shape, dtype and place of an array, without reading it; the member has room for what the header says."""
     with archive.open(member) as file:
         try:
             version = np.lib.format.read_magic(file)
@@ -134,7 +158,22 @@ def _read_header(archive: zipfile.ZipFile, member: str) -> _Header:
             raise InvalidInputError(
                 f"data: expected {member} row by row, got it by columns; save numpy.ascontiguousarray(...) instead"
             )
+        _check_room(archive.getinfo(member), shape, file.tell() + math.prod(shape) * dtype.itemsize)
         return _Header(shape, dtype, file.tell())
+
+
+def _check_room(member: zipfile.ZipInfo, shape: tuple[int, ...], size: int) -> None:
+    """Raise unless an array of ``size`` bytes, header included, can come out of a member's bytes."""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InvalidInputError(
+            f"data: expected {member.filename} stored or deflated, as numpy.savez writes it, got another compression"
+        )
+    densest = 1 if member.compress_type == zipfile.ZIP_STORED else _DENSEST
+    if any(length < 0 for length in shape) or not size == member.file_size <= densest * member.compress_size:
+        raise InvalidInputError(
+            f"data: expected {member.filename} to hold what its header says, an array {shape}, got another number of "
+            "bytes"
+        )
 
 
 def _checked_labels(archive: zipfile.ZipFile, member: str, *, several: bool) -> Tensor:
@@ -144,6 +183,8 @@ def _checked_labels(archive: zipfile.ZipFile, member: str, *, several: bool) -> 
         raise InvalidTypeError(f"data: expected integer classes in {member}, got {header.dtype}")
     if header.shape[1:] not in ((), (1,)) and not several:
         raise InvalidInputError(f"data: expected one class per image in {member}, shape (N,), got {header.shape}")
+    if math.prod(header.shape) > _MOST_LABELS:
+        raise InvalidInputError(f"data: expected at most {_MOST_LABELS} labels in {member}, got {header.shape}")
     with archive.open(member) as file:
         labels = np.lib.format.read_array(file, allow_pickle=False)
     return torch.from_numpy(labels.astype(np.int64).reshape(labels.shape if several else -1))

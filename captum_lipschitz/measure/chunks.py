@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from captum_lipschitz._files import write_whole
+from captum_lipschitz._reading import read_json
 from captum_lipschitz.measure.claim import ClaimedFolder
 from captum_lipschitz.metrics.measurement import Part
 
@@ -56,14 +57,14 @@ class ChunkStore(ClaimedFolder):
     def load(self, index: int, size: int) -> Chunk | None:
         """The chunk ``index`` of ``size`` images, or ``None`` where it is not there whole."""
         try:
-            content = json.loads(self._path(index).read_text(encoding="utf-8"))
+            content = read_json(self._path(index))
             checksum = content.pop("checksum")
             if checksum != _checksum(content) or content["identity"] != self.fingerprint or content["index"] != index:
                 return None
             chunk = Chunk(_as_part(content["part"]), float(content["seconds"]))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return chunk if is_whole(chunk.part, size) else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError):
             return None
-        return chunk if len(chunk.part.distances) == size else None
 
     def save(self, index: int, chunk: Chunk) -> None:
         """Put a chunk on disk, whole.
@@ -81,6 +82,22 @@ class ChunkStore(ClaimedFolder):
 
     def _path(self, index: int) -> Path:
         return self.finished / f"{index:06d}.json"
+
+
+def is_whole(part: Part, size: int) -> bool:
+    """Whether a part that was read is one of ``size`` images: of the right shapes, its figures within their ranges."""
+    tensors = (
+        (part.distances, torch.float64),
+        (part.labels, torch.int64),
+        (part.correct, torch.bool),
+        (part.gradient_evaluations, torch.int64),
+    )
+    return (
+        all(tensor.dtype == dtype and tensor.shape == (size,) for tensor, dtype in tensors)
+        and type(part.num_classes) is int
+        and bool((part.distances >= 0).all())
+        and bool(((part.labels >= 0) & (part.labels < part.num_classes)).all())
+    )
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from captum_lipschitz._files import create_whole, remove_leftovers
+from captum_lipschitz._reading import read_json
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.measure.files import as_json
 from captum_lipschitz.measure.settings import differences, fingerprint
@@ -62,7 +62,9 @@ class ClaimedFolder:
         """Raise ``InvalidInputError`` unless the folder is this identity's."""
         path = self._folder / _SETTINGS
         try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
+            earlier = read_json(path)
+            if not isinstance(earlier, dict):
+                raise ValueError(f"expected a JSON object, got {type(earlier).__name__}")  # noqa: TRY301, TRY004
         except (OSError, ValueError) as error:
             raise InvalidInputError(
                 f"output: {path} cannot be read ({error}); --restart begins anew in this folder"

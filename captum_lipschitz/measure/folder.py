@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+import reprlib
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lipschitz.errors import InvalidInputError, MissingDependencyError
+from captum_lipschitz._reading import open_regular, read_json
+from captum_lipschitz.errors import InvalidInputError
+from captum_lipschitz.measure.images import as_rgb, check_enlarged, opened_image, pillow
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _COMPRESSED = (".jpg", ".jpeg", ".png", ".webp")
 _SAMPLE = 16_384
 _LAST = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # what whole files of a format end with
+_LAST_CLASS = 2**31 - 1
 _TAIL = 64  # bytes among which it is looked for
 
 
@@ -47,7 +48,7 @@ class FolderData:
         resize: int | None = None,
         crop: int | None = None,
     ) -> None:
-        _pillow()
+        pillow()
         self._root, self._resize, self._crop = root, resize, crop
         folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
         if not folders:
@@ -63,30 +64,33 @@ class FolderData:
         self._paths = [path for path, _ in listed]
         self.labels = torch.tensor([label for _, label in listed])
         self.folder_classes = len(folders) if class_index is None else None
-        self.folder_names = {number: folder for folder, number in classes.items()}
+        self.folder_names = {number: _text(folder) for folder, number in classes.items()}
         self._shape: tuple[int, int] | None = None
 
     @property
     def identity(self) -> str:
         digest = hashlib.sha256()
         for path, label in zip(self._paths, self.labels.tolist(), strict=True):
-            digest.update(f"{path.relative_to(self._root).as_posix()} {path.stat().st_size} {label}\n".encode())
+            name = path.relative_to(self._root).as_posix().encode("utf-8", "surrogateescape")
+            digest.update(name + f" {path.stat().st_size} {label}\n".encode())
             digest.update(_sample(path))
         return digest.hexdigest()
 
     def name(self, index: int) -> str:
-        return self._paths[index].relative_to(self._root).as_posix()
+        return _text(self._paths[index].relative_to(self._root).as_posix())
 
     def check(self, start: int, stop: int) -> None:
         """Headers and last bytes; a file that does not end as its format does is decoded to make sure."""
         expected = self._expected_shape()
         for path in self._paths[start:stop]:
-            with _opened(path) as image:
-                shape, last = self._final_shape(*image.size), _LAST.get(image.format)
-            if self._crop is not None and min(self._resized(*image.size)) < self._crop:
+            with opened_image(path) as image:
+                (width, height), last = image.size, _LAST.get(image.format)
+            shape = self._final_shape(width, height)
+            if self._crop is not None and min(self._resized(width, height)) < self._crop:
                 raise InvalidInputError(
-                    f"crop: expected images of at least {self._crop} pixels, got {path} {image.size}"
+                    f"crop: expected images of at least {self._crop} pixels, got {path} {(width, height)}"
                 )
+            check_enlarged(path, *self._resized(width, height))
             if shape != expected:
                 raise InvalidInputError(
                     f"data: expected images of one size, got {path} with {shape[0]} x {shape[1]} and others with "
@@ -100,7 +104,7 @@ class FolderData:
 
     def _expected_shape(self) -> tuple[int, int]:
         if self._shape is None:
-            with _opened(self._paths[0]) as image:
+            with opened_image(self._paths[0]) as image:
                 self._shape = self._final_shape(*image.size)
         return self._shape
 
@@ -116,14 +120,11 @@ class FolderData:
 
     def _decoded(self, path: Path) -> Tensor:
         """One image, (3, H, W), float32 in [0, 1]."""
-        pillow = _pillow()
-        with _opened(path) as opened:
-            try:
-                image = opened.convert("RGB")
-            except (OSError, SyntaxError, ValueError) as error:
-                raise InvalidInputError(f"data: {path} cannot be decoded ({error})") from error
+        with opened_image(path) as opened:
+            image = as_rgb(opened, path)
         if self._resize is not None:
-            image = image.resize(self._resized(*image.size), pillow.Resampling.BILINEAR)
+            check_enlarged(path, *self._resized(*image.size))
+            image = image.resize(self._resized(*image.size), pillow().Resampling.BILINEAR)
         if self._crop is not None:
             left, top = (round((side - self._crop) / 2) for side in image.size)
             image = image.crop((left, top, left + self._crop, top + self._crop))
@@ -138,7 +139,7 @@ def read_class_index(path: Path) -> dict[str, int]:
         InvalidInputError: the file cannot be read, or has another form.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"class_index: {path} cannot be read as JSON ({error})") from error
     if not isinstance(content, dict) or not content:
@@ -147,10 +148,10 @@ def read_class_index(path: Path) -> dict[str, int]:
     for key, value in content.items():
         first = value[0] if isinstance(value, list) and value else value
         folder, number = (first, key) if isinstance(first, str) else (key, first)
-        if isinstance(number, bool) or not str(number).isdecimal():
+        if isinstance(number, bool) or not str(number).isdecimal() or int(number) > _LAST_CLASS:
             raise InvalidInputError(
                 f'class_index: expected {{"n01440764": [0, "tench"]}} or {{"0": ["n01440764", "tench"]}} in {path}, '
-                f"got {key!r}: {value!r}"
+                f"got {reprlib.repr(key)}: {reprlib.repr(value)}"
             )
         classes[folder] = int(number)
     return classes
@@ -164,44 +165,36 @@ def _chosen(folders: list[str], index: dict[str, int], path: Path) -> dict[str, 
 
 
 def _image_files(folder: Path) -> list[Path]:
-    """Files in sorted order, those in folders below included."""
+    """Files in sorted order, those in folders below included; each folder once, however many links lead to it."""
     found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
+        where = Path(parent).stat()
+        if (where.st_dev, where.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((where.st_dev, where.st_ino))
         folders.sort()
         found += [Path(parent, name) for name in sorted(names) if name.lower().endswith(_ENDINGS)]
     return found
 
 
-def _opened(path: Path) -> Any:
-    """An image whose header was read, and no more; the caller closes it."""
-    pillow = _pillow()
-    try:
-        return pillow.open(path)
-    except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
-        raise InvalidInputError(f"data: {path} cannot be read as an image ({error})") from error
-
-
 def _sample(path: Path) -> bytes:
     """Bytes that differ where the picture does: of a compressed file its ends, as any change moves what follows it."""
-    if path.suffix.lower() not in _COMPRESSED:
-        return hashlib.sha256(path.read_bytes()).digest()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
+        if path.suffix.lower() not in _COMPRESSED:
+            return hashlib.sha256(file.read()).digest()
         head = file.read(_SAMPLE)
         file.seek(max(file.tell(), path.stat().st_size - _SAMPLE))
         return hashlib.sha256(head + file.read()).digest()
 
 
 def _tail(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         file.seek(max(0, path.stat().st_size - _TAIL))
         return file.read()
 
 
-def _pillow() -> ModuleType:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingDependencyError(
-            f'data: Pillow cannot be imported ({error}); install it with: pip install "captum-lipschitz[vision]"'
-        ) from error
-    return Image
+def _text(name: str) -> str:
+    """A file's name as text that can be written: bytes that are no UTF-8 are spelled out."""
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from captum_lipschitz._memory import one_room
 from captum_lipschitz._model import check_labels, check_logits, no_trace
 from captum_lipschitz._typing import Model
 from captum_lipschitz.attacks import Attack
@@ -35,6 +36,7 @@ from captum_lipschitz.metrics.measurement import Measurement
 _PACKAGES = ("captum-lipschitz", "torch", "torchvision", "pillow")
 
 
+@one_room()
 def run_ara(
     settings: AraSettings, *, say: Callable[[str], None] = print, show_progress: bool = True
 ) -> AraResult | None:

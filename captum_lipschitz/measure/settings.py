@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -14,6 +15,9 @@ from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.metrics.masking import Depth, check_depth
 
 _ABSENT = "not set"
+_LONGEST = 400  # characters of a value in a message
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxdict, _BRIEF.maxlist, _BRIEF.maxstring = 4, 16, 16, _LONGEST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,10 +121,16 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     """
     names = sorted(set(earlier) | set(now))
     return [
-        f"{name} ({earlier.get(name, _ABSENT)}, now {now.get(name, _ABSENT)})"
+        f"{name} ({_told(earlier.get(name, _ABSENT))}, now {_told(now.get(name, _ABSENT))})"
         for name in names
         if earlier.get(name, _ABSENT) != now.get(name, _ABSENT)
     ]
+
+
+def _told(value: object) -> str:
+    """A value as a message can hold it, whatever file it came from."""
+    text = _BRIEF.repr(value) if isinstance(value, dict | list) else str(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def version_of(package: str) -> str:

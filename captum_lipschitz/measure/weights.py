@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from captum_lipschitz._tensors import UnsafeFileError, is_plain, read_safetensors, read_torch
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 
 # Under these names training programs keep the state dict in their checkpoints.
@@ -22,6 +21,7 @@ _WRAPPINGS = ("state_dict", "model_state_dict", "model_state", "model", "net", "
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 _DEEPEST = 4  # wrappings within one another; a file can hold itself
 _NAMED = 3  # keys that an error lists
+_LONGEST = 200  # characters of each
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -91,24 +91,20 @@ class _Versioned(OrderedDict[str, Tensor]):
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, OSError) as error:
+        return read_safetensors(path)
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError, TypeError, MemoryError) as error:
         raise InvalidInputError(f"weights: {path} cannot be read as safetensors ({error})") from error
-    return tensors
 
 
 def _read_torch(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return read_torch(path)
+    except UnsafeFileError as error:
+        raise InvalidInputError(f"weights: {path} is not read as a state dict of torch.save: {error}") from error
     except pickle.UnpicklingError as error:
-        reason = str(error).partition("\n")[0]
-        with path.open("rb") as file:
-            begins = file.read(1)
-        if begins not in (b"P", b"\x80"):  # of a zip archive or a pickle
-            raise InvalidInputError(f"weights: {path} is not a file of torch.save ({reason})") from error
         raise InvalidInputError(_holds_code(path, str(error))) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
-        reason = str(error).partition("\n")[0]
+    except Exception as error:  # what torch raises on a damaged file has no end, and no common base
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise InvalidInputError(f"weights: {path} cannot be read as a state dict of torch.save ({reason})") from error
 
 
@@ -144,6 +140,12 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
             f"weights: expected a state dict of tensors in {path} (or one under {list(_WRAPPINGS)}), got "
             f"{_listed('other things', wrong)}"
         )
+    odd = [key for key, value in content.items() if not is_plain(value)]
+    if odd:
+        raise InvalidInputError(
+            f"weights: expected dense tensors in {path}, with as many numbers as their shapes say, got "
+            f"{_listed('other ones', odd)}"
+        )
     return dict(content)
 
 
@@ -161,4 +163,10 @@ def _listed(what: str, names: list[Any]) -> str:
     if not names:
         return ""
     rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{what}: {', '.join(str(name) for name in names[:_NAMED])}{rest}"
+    return f"{what}: {', '.join(_short(name) for name in names[:_NAMED])}{rest}"
+
+
+def _short(name: object) -> str:
+    """A name, or as much of it as a message can hold: a file's keys may be of any length and kind."""
+    text = name if isinstance(name, str) else type(name).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

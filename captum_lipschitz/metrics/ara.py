@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from captum_lipschitz._memory import one_room
 from captum_lipschitz._model import device_of
 from captum_lipschitz._typing import Model
 from captum_lipschitz.attacks import Attack, MinimumNormAttack
@@ -25,6 +26,7 @@ POOL = 64  # images of the data that an attack may start from
 CHECKED = 16  # images that doubts are looked for on
 
 
+@one_room()
 def accuracy_robustness_area(
     model: Model,
     data: Data,
@@ -72,6 +74,11 @@ def accuracy_robustness_area(
     Raises:
         InvalidInputError, InvalidTypeError: for data or settings that cannot be used.
         ModelOutputError, DisconnectedModelError: for a model without finite logits or without a gradient.
+        RuntimeError, MemoryError: out of memory with a single image.
+
+    Warns:
+        CaptumLipschitzWarning: once, where memory runs out: half as many images are then run at once, and half of those
+            again; distances change by rounding only.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))

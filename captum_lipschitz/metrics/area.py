@@ -120,8 +120,8 @@ def _areas(ordered: Tensor, counts: Tensor, chance_accuracy: float, *, truncated
     """One area per row of ``counts``, (B, N): how often each of the sorted distances, (N,), occurs in a sample."""
     total = counts.sum(1, keepdim=True)
     survivors = counts.flip(1).cumsum(1).flip(1)
-    excess = (survivors - chance_accuracy * total).clamp(min=0)
-    excess = torch.where(excess < 1e-9 * total, torch.zeros_like(excess), excess) / total
+    excess = survivors - chance_accuracy * total
+    excess = torch.where(excess < 1e-9 * total, torch.zeros_like(excess), excess) / total  # below chance counts as 0
     finite = torch.isfinite(ordered)
     steps = torch.where(finite, ordered, torch.zeros_like(ordered))
     widths = torch.where(finite, torch.diff(steps, prepend=torch.zeros(1, dtype=steps.dtype)), torch.zeros_like(steps))

@@ -52,6 +52,9 @@ def radius_calibration(radii: Tensor, distances: Tensor) -> RadiusCalibration:
         radii: (N,), at least 0.
         distances: (N,), at least 0, ``inf`` where nothing was found (``AraResult.distances``).
 
+    Returns:
+        A ``RadiusCalibration``.
+
     Raises:
         InvalidTypeError, InvalidInputError: for tensors that do not match, or without an image to compare.
 

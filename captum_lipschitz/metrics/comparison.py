@@ -48,6 +48,9 @@ def compare(a: AraResult, b: AraResult, *, generator: torch.Generator | None = N
         b: the denominator.
         generator: source of the bootstrap's draws; ``None`` is a fixed seed, so that results repeat.
 
+    Returns:
+        An ``AraComparison``: ratio a / b and difference a - b, each with its 95% interval.
+
     Raises:
         InvalidInputError: different images (number or labels), norms, criteria or chance; or an area that is zero where
             it is divided by, or infinite, about which ratios say nothing.

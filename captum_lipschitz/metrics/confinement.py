@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from captum_lipschitz._memory import one_room
 from captum_lipschitz._model import RowwiseModel, check_inputs, check_labels, no_trace
 from captum_lipschitz._typing import Model
 from captum_lipschitz.attacks import MinimumNormAttack, PaperAttack
@@ -42,6 +43,7 @@ class ConfinedModel(RowwiseModel):
         return torch.where(self._mask, inputs, self._images)
 
 
+@one_room()
 def confined_distances(
     model: Model, images: Tensor, labels: Tensor, region: Tensor, *, attack: AnyAttack | None = None
 ) -> Tensor:

@@ -75,6 +75,9 @@ class InvalidationResult:
 
         Args:
             generator: source of the resamples, the same state for each; ``None`` is a fixed seed.
+
+        Returns:
+            By name, mean and interval, as ``Estimate``.
         """
         state = None if generator is None else generator.get_state()
 

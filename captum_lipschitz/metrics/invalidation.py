@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from captum_lipschitz._memory import one_room
 from captum_lipschitz._model import check_inputs, check_labels, no_trace
 from captum_lipschitz._typing import Model
 from captum_lipschitz.attacks import AttackResult, MinimumNormAttack
@@ -21,6 +22,7 @@ from captum_lipschitz.metrics.similarity import Similarity, map_similarity
 from captum_lipschitz.metrics.verification import Verified, attack_and_verify
 
 
+@one_room()
 def invalidation(
     model: Model,
     images: Tensor,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from captum_lipschitz._memory import one_room
 from captum_lipschitz._model import check_inputs, check_labels, no_trace
 from captum_lipschitz._typing import Model
 from captum_lipschitz.attacks import MinimumNormAttack
@@ -60,6 +61,7 @@ class KeptExplanation:
         return figures
 
 
+@one_room()
 def attack_keeping_explanation(
     model: Model,
     images: Tensor,

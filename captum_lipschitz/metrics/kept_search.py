@@ -233,5 +233,5 @@ def _warn_of_blindness() -> None:
         "explain: its derivative is zero at all images, as that of a ReLU network's gradient is; pass as surrogate the "
         "same method on a copy with smooth activations",
         CaptumLipschitzWarning,
-        stacklevel=4,
+        stacklevel=5,
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from captum_lipschitz._memory import in_chunks, out_of_memory
 from captum_lipschitz._model import check_inputs, check_labels, check_logits, gradient, no_trace
 from captum_lipschitz._typing import Model
 from captum_lipschitz.criteria import Criterion, as_criterion
@@ -69,14 +70,21 @@ def local_lipschitz(
     if iterations < 1:
         raise InvalidInputError(f"iterations: expected at least 1, got {iterations}")
     draws = bootstrap_generator(generator)
-    with no_trace(model, inputs):
-        leaf = inputs.clone().requires_grad_()
-        logits = check_logits(model(leaf), len(inputs))
+    before = draws.get_state()
+
+    def steepness(start: int, stop: int) -> Tensor:
+        draws.set_state(before)  # the same start for all images
+        leaf = inputs[start:stop].clone().requires_grad_()
+        logits = check_logits(model(leaf), len(leaf))
         if labels is None:
             return _largest_gain(logits, leaf, measure, iterations, draws)
-        check_labels(labels, len(inputs), logits.shape[1])
-        slope = gradient(margin(logits, labels.clone()), leaf)  # a clone is no inference tensor
+        own = labels[start:stop].clone()  # which is no inference tensor
+        check_labels(own, len(leaf), logits.shape[1])
+        slope = gradient(margin(logits, own), leaf)
         return row_dot(slope, measure.steepest(slope))
+
+    with no_trace(model, inputs):
+        return torch.cat(in_chunks(steepness, len(inputs), what="local_lipschitz", device=inputs.device))
 
 
 def margin_radius(
@@ -124,14 +132,19 @@ def margin_radius(
     labels = goal.check_labels(labels, len(inputs)).to(inputs.device)
     measure = as_norm(norm)
     measure.check(inputs)
-    with no_trace(model, inputs):
-        leaf = inputs.clone().requires_grad_()
-        logits = goal.check_logits(model(leaf), len(inputs))
+
+    def radius_of(start: int, stop: int) -> Tensor:
+        leaf = inputs[start:stop].clone().requires_grad_()
+        own = goal.rows(torch.arange(start, stop))
+        logits = own.check_logits(model(leaf), len(leaf))
         goal.check_labels(labels, len(inputs), logits.shape[1])
         goal.validate(len(inputs), logits.shape[1])
-        value = goal.value(logits, labels.clone())  # a clone is no inference tensor
+        value = own.value(logits, labels[start:stop].clone())  # a clone is no inference tensor
         radius = measure.distance_to_hyperplane(value.detach(), gradient(value, leaf))
         return torch.where(value.detach() <= 0, torch.zeros_like(radius), radius)
+
+    with no_trace(model, inputs):
+        return torch.cat(in_chunks(radius_of, len(inputs), what="margin_radius", device=inputs.device))
 
 
 def _largest_gain(logits: Tensor, leaf: Tensor, norm: Norm, iterations: int, draws: torch.Generator) -> Tensor:
@@ -163,7 +176,9 @@ def _jacobian_product(logits: Tensor, leaf: Tensor) -> Callable[[Tensor], Tensor
     try:
         pulled = gradient((logits * weights).sum(1), leaf, create_graph=True)
         torch.autograd.grad(pulled, weights, torch.zeros_like(pulled), retain_graph=True)
-    except (RuntimeError, NotImplementedError):
+    except (RuntimeError, NotImplementedError) as error:
+        if out_of_memory(error):
+            raise
         return lambda v: torch.stack([row_dot(row, v) for row in _rows(logits, leaf)], dim=1)
     return lambda v: torch.autograd.grad(pulled, weights, v, retain_graph=True)[0]
 

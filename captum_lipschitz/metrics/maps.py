@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from captum_lipschitz._memory import in_chunks
 from captum_lipschitz._typing import Model
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 
@@ -71,9 +72,14 @@ def at_input_shape(attributions: Tensor, images: Tensor) -> Tensor:
 
 def attributed(explain: Explain, images: Tensor, targets: Tensor) -> Tensor:
     """What a method says, without a graph. It gets copies: what it does to its arguments stays with it."""
-    with torch.enable_grad():
-        attributions = explain(images.detach().clone(), targets.clone())
-    return attributions.detach() if isinstance(attributions, Tensor) else attributions
+
+    def attribute(start: int, stop: int) -> Tensor:
+        with torch.enable_grad():
+            attributions = explain(images[start:stop].detach().clone(), targets[start:stop].clone())
+        return attributions.detach() if isinstance(attributions, Tensor) else attributions
+
+    parts = in_chunks(attribute, len(images), what="explain", device=images.device)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def check_explain(explain: object, name: str = "explain") -> None:

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from captum_lipschitz._memory import as_many_as_fit
 from captum_lipschitz._model import check_inputs, no_trace
 from captum_lipschitz._typing import Model
 from captum_lipschitz.attacks import Problem
@@ -54,7 +55,7 @@ def find_doubts(
 
     Cost: at most 36 forward passes and one gradient evaluation per image checked, for sixteen images about what
     attacking five with ``MinimumNormAttack`` costs; ``"full"`` adds ``MinimumNormAttack(effort="thorough")`` for each.
-    Where the output changes between runs the rest is left out.
+    Where the output changes between runs the rest is left out. Where memory runs out, half as many images are checked.
 
     Args:
         measurement: model, attack, criterion, norm, bounds and device, as it was run.
@@ -94,32 +95,39 @@ def find_doubts(
     draws = _area.bootstrap_generator(generator)
     if depth == "off":
         return ()
-    count = min(max_images, len(images))
     device = measurement.device or images.device
-    pool = images[: 2 * count].detach().to(device)
-    sizes = distances[:count].to(device).double()
+    before = draws.get_state()
+
+    def look(count: int) -> list[Doubt]:
+        draws.set_state(before)
+        pool = images[: 2 * count].detach().to(device)
+        criterion = measurement.criterion.rows(torch.arange(start, start + count))
+        with no_trace(measurement.model, pool):
+            pool = pool.clone()  # an ordinary tensor, whatever mode the caller's was made in
+            problem = Problem(measurement.model, pool[:count], labels[:count].to(device), criterion, measurement.bounds)
+            return _of_problem(problem, distances[:count].to(device).double(), measurement.norm, pool, draws, depth)
+
     found = _doubts.train_mode(_train_mode_layers(measurement.model))
-    with no_trace(measurement.model, pool):
-        pool = pool.clone()  # an ordinary tensor, whatever mode the caller's was made in
-        problem = Problem(
-            measurement.model,
-            pool[:count],
-            labels[:count].to(device),
-            measurement.criterion.rows(torch.arange(start, start + count)),
-            measurement.bounds,
-        )
-        unstable = _doubts.random_output(probes.change_between_runs(problem), _tolerance(problem))
-        found += unstable or _doubts.neighbours_matter(probes.change_among_copies(problem), _tolerance(problem))
-        found += _of_probabilities(problem)
-        open_rows = (sizes > 0).nonzero().squeeze(1)
-        if len(open_rows) and not unstable:
-            part, at_most = problem.rows(open_rows), sizes[open_rows]
-            found += _of_attack(part, at_most, measurement.norm, pool, draws)
-            if depth == "full":
-                smaller = sizes.clone()
-                smaller[open_rows] = probes.distances_with_more_effort(part, measurement.norm, at_most)
-                found += _doubts.more_effort_helps(sizes, smaller, _uniform_chance(problem))
+    found += as_many_as_fit(look, min(max_images, len(images)), what="find_doubts", device=device)
     return tuple(sorted(found, key=lambda doubt: _doubts.GRAVITY.index(doubt.severity)))
+
+
+def _of_problem(
+    problem: Problem, sizes: Tensor, norm: Norm, pool: Tensor, generator: torch.Generator, depth: Depth
+) -> list[Doubt]:
+    """All doubts about the images of a problem, whose distances are ``sizes``, (N,) float64."""
+    unstable = _doubts.random_output(probes.change_between_runs(problem), _tolerance(problem))
+    neighbours = [] if unstable else _doubts.neighbours_matter(probes.change_among_copies(problem), _tolerance(problem))
+    found = [*unstable, *neighbours, *_of_probabilities(problem)]
+    open_rows = (sizes > 0).nonzero().squeeze(1)
+    if len(open_rows) and not unstable:
+        part, at_most = problem.rows(open_rows), sizes[open_rows]
+        found += _of_attack(part, at_most, norm, pool, generator)
+        if depth == "full":
+            smaller = sizes.clone()
+            smaller[open_rows] = probes.distances_with_more_effort(part, norm, at_most)
+            found += _doubts.more_effort_helps(sizes, smaller, _uniform_chance(problem))
+    return found
 
 
 def check_depth(depth: object) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from captum_lipschitz._model import check_inputs, no_trace
+from captum_lipschitz._memory import in_chunks
+from captum_lipschitz._model import check_inputs, logits_of, no_trace
 from captum_lipschitz._typing import Model
 from captum_lipschitz.attacks import Attack, AttackResult
+from captum_lipschitz.attacks.base import joined
 from captum_lipschitz.criteria import Criterion
 from captum_lipschitz.errors import CaptumLipschitzWarning
 from captum_lipschitz.geometry import Bounds, Norm, rowwise
@@ -70,11 +73,11 @@ class Measurement:
         criterion = self.criterion.rows(torch.arange(start, start + len(images)))
         device = self.device or images.device
         images, labels = images.detach().to(device), labels.to(device)
-        result = self.attack(self.model, images, labels, criterion)
+        result = self._attacked(images, labels, criterion)
         answers = torch.where(rowwise(result.found, images), result.adversarial_inputs, images)
         with no_trace(self.model, images), torch.no_grad():
-            clean = criterion.check_logits(self.model(images), len(images))
-            perturbed = criterion.check_logits(self.model(answers), len(images), finite=False)
+            clean = logits_of(self.model, images, criterion.check_logits)
+            perturbed = logits_of(self.model, answers, partial(criterion.check_logits, finite=False))
         solved = criterion.value(clean, labels) <= 0
         distances = self.norm.size((answers - images).double())
         met = (criterion.value(perturbed, labels) <= 0) & torch.isfinite(perturbed).all(1)
@@ -85,7 +88,7 @@ class Measurement:
                 f"{type(self.attack).__name__} claimed {lost} adversarial images that do not meet the criterion, or "
                 "leave the bounds; they count as not found",
                 CaptumLipschitzWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         distances = torch.where(result.found & holds, distances, torch.full_like(distances, math.inf))
         distances = torch.where(solved, torch.zeros_like(distances), distances)
@@ -97,6 +100,17 @@ class Measurement:
             gradient_evaluations=result.gradient_evaluations.cpu(),
             num_classes=num_classes,
         )
+
+    def _attacked(self, images: Tensor, labels: Tensor, criterion: Criterion) -> AttackResult:
+        if isinstance(self.attack, Attack):  # which cuts by itself where memory runs out
+            return self.attack(self.model, images, labels, criterion)
+
+        def attacked(start: int, stop: int) -> AttackResult:
+            goal = criterion if stop - start == len(images) else criterion.rows(torch.arange(start, stop))
+            return self.attack(self.model, images[start:stop], labels[start:stop], goal)
+
+        name = type(self.attack).__name__
+        return joined(in_chunks(attacked, len(images), what=name, device=images.device))
 
     def _inside(self, images: Tensor) -> Tensor:
         if self.bounds is None:

@@ -137,6 +137,9 @@ class AccuracyRobustnessArea(Metric):
         Args:
             generator: source of the bootstrap's draws; ``None`` is a fixed seed, so that results repeat.
 
+        Returns:
+            An ``AraResult`` of all processes' images.
+
         Raises:
             InvalidInputError: see ``compute``.
         """

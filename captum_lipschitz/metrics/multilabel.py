@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from captum_lipschitz._memory import one_room
 from captum_lipschitz._model import check_label_sets, device_of
 from captum_lipschitz._typing import Model
 from captum_lipschitz.criteria import LabelFlips
@@ -63,6 +64,7 @@ class MultilabelResult:
         return figures
 
 
+@one_room()
 def multilabel_robustness_areas(
     model: Model,
     data: Data,

@@ -73,6 +73,9 @@ def energy_outside(perturbations: Tensor, region: Tensor) -> EnergyOutside:
         perturbations: (N, ...), finite.
         region: bool, (N, H, W) for (N, C, H, W): one for each position, as ``important_region`` makes it.
 
+    Returns:
+        ``EnergyOutside``: shares in [0, 1], each (N,); NaN where a region is empty or there is no energy.
+
     Raises:
         InvalidInputError, InvalidTypeError: a region of another shape or type, or perturbations that are not finite.
 

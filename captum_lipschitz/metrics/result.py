@@ -80,6 +80,9 @@ class AraResult:
             chance_accuracy: a0 of all images together.
             generator: of the bootstrap; ``None`` is a fixed seed.
             others: the attributes that say where the answers come from.
+
+        Returns:
+            The result.
         """
         draws = _area.bootstrap_generator(generator)
         return cls(
@@ -153,7 +156,16 @@ class AraResult:
         return _area.curve(self.distances, torch.as_tensor(rho))
 
     def plot(self, ax: Axes | None = None, *, label: str | None = None, color: str | None = None) -> Axes:
-        """Draw the accuracy-robustness curve, its area shaded down to chance; returns matplotlib's axes."""
+        """Draw the accuracy-robustness curve, its area shaded down to chance; returns matplotlib's axes.
+
+        Args:
+            ax: matplotlib's axes to draw into; ``None`` for a new figure.
+            label: stands before the area in the legend.
+            color: matplotlib's; ``None`` for the next of its cycle.
+
+        Returns:
+            The axes.
+        """
         from matplotlib import pyplot as plt  # takes seconds, so only where a picture is wanted
 
         ax = ax or plt.subplots(figsize=(5, 3.5), layout="constrained")[1]

@@ -39,6 +39,9 @@ def map_similarity(a: Tensor, b: Tensor, *, top: float = 0.1) -> Similarity:
         b: likewise.
         top: of ``top_overlap``, a share.
 
+    Returns:
+        A ``Similarity`` of four measures, each (N,).
+
     Raises:
         InvalidInputError, InvalidTypeError: maps of different shapes, or a share outside 0 to 1.
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_lipschitz._model import check_inputs, check_labels, check_logits, device_of, no_trace
+from captum_lipschitz._memory import one_room
+from captum_lipschitz._model import check_inputs, check_labels, device_of, logits_of, no_trace
 from captum_lipschitz._typing import Model
 from captum_lipschitz.criteria import BelowChance
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
@@ -46,6 +47,7 @@ class BelowChanceAreas:
         return {"raw": self.raw.to_dict(), "fitted": self.fitted.to_dict(), "temperature": self.temperature}
 
 
+@one_room()
 def below_chance_areas(model: Model, data: Data, *, held_out: Data, **settings: Any) -> BelowChanceAreas:
     """The BTR area raw and at a fitted temperature: a gain that the second does not show was calibration.
 
@@ -54,6 +56,9 @@ def below_chance_areas(model: Model, data: Data, *, held_out: Data, **settings: 
         data: images measured, ``(images, labels)`` or batches that can be gone through twice.
         held_out: other images, which the temperature is fitted on.
         settings: of ``accuracy_robustness_area``, all but ``criterion``.
+
+    Returns:
+        ``BelowChanceAreas``: both results and the temperature.
 
     Raises:
         InvalidTypeError: ``data`` that can be gone through only once; unknown settings raise ``TypeError``.
@@ -81,6 +86,7 @@ def below_chance_areas(model: Model, data: Data, *, held_out: Data, **settings: 
     )
 
 
+@one_room()
 def fit_temperature(model: Model, data: Data, *, device: torch.device | str | None = None) -> float:
     """The temperature T at which ``softmax(logits / T)`` fits labels best: the least mean negative log-likelihood.
 
@@ -161,7 +167,7 @@ def _logits(model: Model, data: Data, device: torch.device | None) -> tuple[Tens
         check_inputs(images, "images")
         inputs = images.detach().to(device or images.device)
         with no_trace(model, inputs), torch.no_grad():
-            logits = check_logits(model(inputs), len(inputs))
+            logits = logits_of(model, inputs)
         found.append((logits.cpu().double(), check_labels(labels.cpu(), len(inputs), logits.shape[1])))
     if not found:
         raise InvalidInputError("data: expected at least one batch, got none")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from captum_lipschitz._model import check_labels, check_logits
+from captum_lipschitz._model import check_labels, check_logits, logits_of
 from captum_lipschitz._typing import Model
 from captum_lipschitz.attacks import AttackResult
 from captum_lipschitz.geometry import RMSE, rowwise
@@ -28,7 +29,7 @@ def attack_and_verify(
 ) -> tuple[Tensor, Verified]:
     """Which images are decided rightly, (N,) bool, and what an attack finds on all, or ``result`` has found."""
     with torch.no_grad():
-        logits = check_logits(model(images), len(images))
+        logits = logits_of(model, images)
     check_labels(labels, len(images), logits.shape[1])
     result = attack(model, images, labels) if result is None else result
     return logits.argmax(1) == labels, verified(model, images, labels, candidates(result, images))
@@ -42,7 +43,7 @@ def candidates(result: AttackResult, images: Tensor) -> Tensor:
 def verified(model: Model, images: Tensor, labels: Tensor, candidates: Tensor) -> Verified:
     """Run the model on candidates, (N, ...); those that it does not decide otherwise are no answers. No gradient."""
     with torch.no_grad():
-        logits = check_logits(model(candidates), len(images), finite=False)
+        logits = logits_of(model, candidates, partial(check_logits, finite=False))
     decisions = logits.argmax(1)
     holds = (decisions != labels) & torch.isfinite(logits).all(1) & torch.isfinite(candidates).flatten(1).all(1)
     distances = RMSE().size((candidates - images).double())

@@ -15,6 +15,9 @@ def needing(*packages: str) -> Iterator[None]:
     Args:
         packages: top-level packages, of distributions of the same names.
 
+    Yields:
+        Nothing.
+
     Raises:
         MissingDependencyError: one of them is absent, or too old to have the module that is imported. Other errors
             pass as they are.

@@ -39,6 +39,9 @@ def components(kind: str | None = None) -> list[ComponentSpec]:
     Args:
         kind: ``"attack"``, ``"attribution"``, ``"metric"``, ``"training_hook"``, or ``None`` for all of them.
 
+    Returns:
+        Their specifications, our own first.
+
     Raises:
         UnknownNameError: for another kind.
 
@@ -53,6 +56,13 @@ def components(kind: str | None = None) -> list[ComponentSpec]:
 
 def get(kind: str, name: str) -> ComponentSpec:
     """The component of that kind and name.
+
+    Args:
+        kind: see ``components``.
+        name: of a component of that kind.
+
+    Returns:
+        Its ``ComponentSpec``; ``factory`` makes the component.
 
     Raises:
         UnknownNameError: there is none; the message lists those there are, and the plugins that failed.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from captum_lipschitz._reading import parse_json, read_json, read_regular
 from captum_lipschitz.errors import InvalidInputError
 
 
@@ -41,8 +41,9 @@ def class_names(
 
 def _read(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else [line for line in text.splitlines() if line.strip()]
+        read = read_regular(path)
+        lines = read.decode("utf-8").splitlines() if path.suffix != ".json" else ()
+        content = [line for line in lines if line.strip()] or parse_json(read)
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"class_names: {path} cannot be read ({error})") from error
     if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
@@ -55,7 +56,7 @@ def _indexed(path: Path | None) -> dict[int, str]:
     if path is None:
         return {}
     found = {}
-    for key, value in json.loads(path.read_text(encoding="utf-8")).items():
+    for key, value in read_json(path).items():
         if isinstance(value, list) and len(value) > 1 and isinstance(value[1], str):
             found[int(key if isinstance(value[0], str) else value[0])] = value[1]
     return found

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from captum_lipschitz._files import write_whole
+from captum_lipschitz._reading import parse_json, read_regular
 from captum_lipschitz.measure.claim import ClaimedFolder
 
 _ENDING = ".step"
@@ -60,8 +61,8 @@ class StepStore(ClaimedFolder):
     def load(self, name: str) -> Step | None:
         """The step, or ``None`` where it is not there whole."""
         try:
-            header, _, payload = self._path(name).read_bytes().partition(b"\n")
-            content = json.loads(header)
+            header, _, payload = read_regular(self._path(name)).partition(b"\n")
+            content = parse_json(header)
             told = content.pop("checksum")
             if told != _checksum(content, payload) or (content["identity"], content["step"]) != (
                 self.fingerprint,
@@ -71,7 +72,7 @@ class StepStore(ClaimedFolder):
             return Step(
                 values=safetensors.torch.load(payload), notes=content["notes"], seconds=float(content["seconds"])
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError, SafetensorError):
             return None
 
     def save(self, name: str, step: Step) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from captum_lipschitz._memory import one_room
 from captum_lipschitz.attacks import AttackResult
 from captum_lipschitz.measure.chunks import spans
 from captum_lipschitz.measure.settings import fingerprint
@@ -19,6 +20,7 @@ from captum_lipschitz.report.progress import Kind, Progress
 from captum_lipschitz.report.settings import AuditSettings
 from captum_lipschitz.report.steps import Chunk
 from captum_lipschitz.report.store import Step, StepStore
+from captum_lipschitz.report.stored import fits
 from captum_lipschitz.report.subject import Subject
 
 ATTACK, INVALIDATION, FIDELITY, PICTURES, DOUBTS, LABELS = (
@@ -89,6 +91,7 @@ def jobs_of(subject: Subject, settings: AuditSettings, model: int) -> list[Job]:
     return [*found, Job(Kind(model, last, ""), 0, total)]
 
 
+@one_room()
 def carry_out(works: Sequence[Work], settings: AuditSettings, *, show_progress: bool) -> None:
     """Do every job that is not on disk; each finished one is there before the next begins.
 
@@ -100,7 +103,7 @@ def carry_out(works: Sequence[Work], settings: AuditSettings, *, show_progress: 
             work.store.remove_others(f"{PICTURES}-", pictures)
             for job in work.jobs:
                 step = work.store.load(job.name)
-                if step is None:
+                if step is None or not fits(step, job.kind.part, job.stop - job.start):
                     progress.begins(_told(job, len(works)))
                     step = _done(work, job, settings)
                 if step is not None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_lipschitz._model import check_inputs, no_trace
+from captum_lipschitz._trace import seeded, undone_on_error
 from captum_lipschitz.attacks.base import Attack, Problem
-from captum_lipschitz.attacks.fixed_size import seed_torch
 from captum_lipschitz.attacks.paper import PaperAttack
 from captum_lipschitz.criteria import Criterion, as_criterion
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
@@ -37,7 +37,8 @@ class AdversarialTraining:
     ``MinimumNormAttack``. (Where an attack runs a single image through BatchNorm in train mode, which may refuse it,
     the batch's first two clean images go along.) Either way everything is put back: modes, running averages, gradients,
     hooks, the global random state, also after an error or Ctrl-C. What an attack finds is not verified once more, as
-    the statistics of the training pass are others anyway.
+    the statistics of the training pass are others anyway. Out of memory is an error here: an attack on half as many
+    images would be another one, as their statistics would be.
 
     A ``DistributedDataParallel``, a ``torch.compile``d network or a ``RegularizedModule`` is attacked through the
     network inside it: the forward pass of the first would wait for a backward pass that never comes, and the second
@@ -125,13 +126,9 @@ class AdversarialTraining:
             self.attack.bounds.check(batch.inputs)
         refuse_waiting(network, batch_statistics=self.batch_statistics)
         before = self.generator.get_state()
-        try:
+        with undone_on_error(lambda: self.generator.set_state(before)):
             rows, seed = self._draw(len(inputs))
-            answer = self._replaced(batch, rows.to(inputs.device), seed)
-        except BaseException:
-            self.generator.set_state(before)
-            raise
-        return answer
+            return self._replaced(batch, rows.to(inputs.device), seed)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a checkpoint must hold to go on with the same choices: the generator's state."""
@@ -160,8 +157,8 @@ class AdversarialTraining:
         self.last_replaced = torch.zeros(len(answer), dtype=torch.bool, device=answer.device)
         if not len(rows):
             return answer
-        with no_trace(batch.network, answer, evaluation=not self.batch_statistics), uncounted():
-            seed_torch(seed, answer.device)
+        evaluation = not self.batch_statistics
+        with no_trace(batch.network, answer, evaluation=evaluation), uncounted(), seeded(seed, answer.device):
             problem = batch.problem(rows, self.attack)
             perturbations, used = self._search(problem)
             images = problem.images(perturbations.detach()).to(answer.dtype)

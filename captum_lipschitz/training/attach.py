@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from captum_lipschitz._hooks import Hooks
+from captum_lipschitz._trace import undone, undone_on_error
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.training.cross_entropy import read_cross_entropy
 from captum_lipschitz.training.processes import number_of_processes
@@ -22,15 +24,19 @@ _UNCOUNTED: ContextVar[bool] = ContextVar("uncounted", default=False)
 @contextmanager
 def uncounted() -> Iterator[None]:
     """Inside, forward passes in train mode are no training steps for an attached regularizer: an attack's, say."""
-    token = _UNCOUNTED.set(True)
-    try:
+    before = _UNCOUNTED.get()
+    with undone(lambda: _UNCOUNTED.set(before)):
+        _UNCOUNTED.set(True)
         yield
-    finally:
-        _UNCOUNTED.reset(token)
 
 
 class AttachedRegularizer:
     """Handle of an attached regularizer.
+
+    Args:
+        model: the one that is trained.
+        regularizer: forms the penalty.
+        loss_scale: see ``attach_regularizer``, which makes this handle.
 
     Attributes:
         regularizer: the one attached; its ``state_dict`` belongs in the checkpoint.
@@ -41,15 +47,14 @@ class AttachedRegularizer:
         self.regularizer = regularizer
         self.last_output: RegularizerOutput | None = None
         self._loss_scale = loss_scale
-        self._hooks = [
-            model.register_forward_pre_hook(self._watch_inputs),
-            model.register_forward_hook(self._watch_logits),
-        ]
+        self._hooks = Hooks()
+        with undone_on_error(self.remove):
+            self._hooks.before(model, self._watch_inputs)
+            self._hooks.after(model, self._watch_logits)
 
     def remove(self) -> None:
         """Detach: the model trains as it did before. May be called more than once."""
-        while self._hooks:
-            self._hooks.pop().remove()
+        self._hooks.remove()
 
     def _watch_inputs(self, model: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if _UNCOUNTED.get() or not (model.training and torch.is_grad_enabled()):

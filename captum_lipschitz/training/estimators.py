@@ -89,7 +89,7 @@ def expected_penalty(
         A scalar, at least 0.
 
     Raises:
-        As ``lipschitz_penalty``.
+        InvalidInputError, InvalidTypeError, ModelOutputError, DisconnectedModelError: as ``lipschitz_penalty``.
 
     Example:
         >>> model, inputs = torch.nn.Linear(4, 3), torch.rand(8, 4, requires_grad=True)

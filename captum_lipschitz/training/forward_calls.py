@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
+from captum_lipschitz._hooks import Hooks
+from captum_lipschitz._trace import undone_on_error
 from captum_lipschitz.errors import UnsupportedTrainingError
 
 
@@ -76,19 +77,21 @@ class ForwardCalls:
         self._inputs = inputs
         self._within: list[tuple[nn.Module, Tensor, int | str]] = []
         self._ran: list[tuple[str, nn.Module]] = []
-        self._hooks: list[RemovableHandle] = []
+        self._hooks = Hooks()
 
     def __enter__(self) -> Self:
-        for name, network in self._networks.items():
-            self._hooks += [
-                network.register_forward_pre_hook(self._before, with_kwargs=True),
-                network.register_forward_hook(self._namer(name), with_kwargs=True),
-            ]
-        return self
+        with undone_on_error(self._hooks.remove):
+            for name, network in self._networks.items():
+                self._hooks.before(network, self._before, with_kwargs=True)
+                self._hooks.after(network, self._namer(name), with_kwargs=True)
+            return self
 
     def __exit__(self, *_: object) -> None:
-        while self._hooks:
-            self._hooks.pop().remove()
+        self.close()
+
+    def close(self) -> None:
+        """Watch no longer. May be called more than once."""
+        self._hooks.remove()
 
     def _before(self, module: nn.Module, args: Any, keywords: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         if self._within or not torch.is_grad_enabled():

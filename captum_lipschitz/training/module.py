@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from captum_lipschitz._trace import undone_on_error
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
+from captum_lipschitz.training.attention import plain_attention
 from captum_lipschitz.training.compiled import CompiledPenalty
 from captum_lipschitz.training.graph import refuse_to_be_compiled
 from captum_lipschitz.training.penalty import PenaltyDraws, Positions, to_device
@@ -52,6 +53,9 @@ class RegularizedModule(nn.Module):
             Parts pass through the model one after the other, so the penalty is unbiased where images do not touch each
             other; BatchNorm in train mode normalises each part by itself, and moves its averages twice. It takes no
             single image, so where a part would be one the whole batch is penalised.
+
+    Raises:
+        InvalidInputError, InvalidTypeError: a model, a regularizer or a share that cannot be used.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.LayerNorm(16), torch.nn.Linear(16, 3))
@@ -108,8 +112,11 @@ class RegularizedModule(nn.Module):
             draws: what to differentiate, in place of the regularizer's own draws; with ``sub_batch`` for that part.
             keywords: further ones for the model.
 
+        Returns:
+            Logits, (N, C), and the penalty, a scalar, as a ``RegularizedOutput``.
+
         Raises:
-            As ``lipschitz_penalty``.
+            InvalidInputError, InvalidTypeError, ModelOutputError, DisconnectedModelError: as ``lipschitz_penalty``.
         """
         refuse_to_be_compiled()
         if not (self.training and torch.is_grad_enabled() and self.regularizer.due):
@@ -159,15 +166,11 @@ class RegularizedModule(nn.Module):
     ) -> RegularizedOutput:
         leaf = inputs if inputs.requires_grad else inputs.detach().requires_grad_()
         before = self.regularizer.generator.get_state()
-        if draws is None:
-            draws = self.regularizer.draw(len(inputs), inputs.device)
         form = self._compiled or _form
-        try:
-            with sdpa_kernel(SDPBackend.MATH):
-                logits, penalty = form(self, leaf, labels, draws, arguments, keywords)
-        except BaseException:
-            self.regularizer.generator.set_state(before)
-            raise
+        with undone_on_error(lambda: self.regularizer.generator.set_state(before)), plain_attention():
+            if draws is None:
+                draws = self.regularizer.draw(len(inputs), inputs.device)
+            logits, penalty = form(self, leaf, labels, draws, arguments, keywords)
         return RegularizedOutput(logits, penalty * self.regularizer.resolution_factor(inputs))
 
     def _partly_penalised(
@@ -180,14 +183,11 @@ class RegularizedModule(nn.Module):
             return self._penalised(inputs, labels, draws)
         generator = self.regularizer.generator
         before = generator.get_state()
-        try:
+        with undone_on_error(lambda: generator.set_state(before)):
             order = torch.randperm(len(inputs), generator=generator, device=generator.device)
             order = to_device(order, inputs.device)
             part = self._penalised(inputs[order[:count]], labels[order[:count]], draws)
             rest = self._unpenalised()(inputs[order[count:]])
-        except BaseException:
-            generator.set_state(before)
-            raise
         return RegularizedOutput(torch.cat([part.logits, rest])[order.argsort()], part.penalty)
 
     def _takes_batch_statistics(self) -> bool:

@@ -88,6 +88,9 @@ def draw(
         tandem_probability: zeta, in [0, 1].
         generator: where the numbers come from, on its own device; ``None`` is torch's global one.
         device: where the draws are wanted.
+
+    Returns:
+        ``PenaltyDraws``: classes and tandem draws, each (N,), on ``device``.
     """
     drawn = draw_positions(num_images, tandem_probability=tandem_probability, generator=generator, device=device)
     return drawn.of(num_classes)

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
 from captum_lipschitz._model import device_of
+from captum_lipschitz._trace import random_states, set_random_states, undone
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 
 
@@ -50,19 +51,24 @@ def recalibrate_batch_norm(model: nn.Module, batches: Iterable[Any]) -> None:
     momenta = [(norm, norm.momentum) for norm in norms]
     averages = {id(buffer) for norm in norms for buffer in norm.buffers()}
     kept = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    device = device_of(model)
-    try:
-        with torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
-            update_bn(_inputs(batches), model, device)
-        kept = [(buffer, before) for buffer, before in kept if id(buffer) not in averages]
-    finally:
-        with torch.no_grad():
-            for buffer, before in kept:
-                buffer.copy_(before)
+    device = device_of(model) or torch.device("cpu")
+    states, gradients = random_states(device), torch.is_grad_enabled()
+    estimated = False
+
+    def restore() -> None:
+        for buffer, before in kept:
+            if not (estimated and id(buffer) in averages):
+                buffer.data.copy_(before)
         for norm, momentum in momenta:
             norm.momentum = momentum
         for module, training in modes:
             module.training = training
+        set_random_states(states)
+        torch.set_grad_enabled(mode=gradients)
+
+    with undone(restore):
+        update_bn(_inputs(batches), model, device_of(model))
+        estimated = True
 
 
 def _inputs(batches: Iterable[Any]) -> Iterator[Tensor]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from captum_lipschitz._trace import undone_on_error
 from captum_lipschitz.errors import CaptumLipschitzWarning, InvalidInputError, InvalidTypeError
 from captum_lipschitz.training.bursts import BurstWatch
 from captum_lipschitz.training.estimators import expected_penalty, mean_penalty
@@ -66,6 +67,9 @@ class LipschitzRegularizer:
 
     Under several processes ``UnsupportedTrainingError`` is raised where their parameters have drifted apart, see
     ``ProcessWatch``.
+
+    Raises:
+        InvalidInputError, InvalidTypeError: a setting that cannot be used.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.LayerNorm(16), torch.nn.Linear(16, 3))
@@ -135,12 +139,17 @@ class LipschitzRegularizer:
                 multiplied by a GradScaler. In several processes the controller sees its mean over them, so all of them
                 must call.
 
+        Returns:
+            Penalty, strength and the loss to call ``backward()`` on, as a ``RegularizerOutput`` of scalars.
+
         Raises:
-            As ``lipschitz_penalty``; then neither the controller nor the draws have advanced.
+            InvalidInputError, InvalidTypeError, ModelOutputError, DisconnectedModelError: as ``lipschitz_penalty``;
+                then neither the controller nor the draws have advanced, nor after Ctrl-C.
         """
         refuse_to_be_compiled()
         _check_task_loss(task_loss)
-        return self.combine(self.penalty(logits, inputs, labels), task_loss=task_loss)
+        with undone_on_error(self._way_back()):
+            return self.combine(self.penalty(logits, inputs, labels), task_loss=task_loss)
 
     def penalty(
         self, logits: Tensor, inputs: Tensor, labels: Tensor, *, draws: Sequence[PenaltyDraws] | None = None
@@ -153,21 +162,22 @@ class LipschitzRegularizer:
             labels: as in a call.
             draws: what to differentiate, in place of the generator's draws.
 
+        Returns:
+            A scalar, at least 0, with its graph.
+
         Raises:
-            As ``lipschitz_penalty``; then the draws have not advanced.
+            InvalidInputError, InvalidTypeError, ModelOutputError, DisconnectedModelError: as ``lipschitz_penalty``;
+                then the draws have not advanced.
         """
         if not self.due:
             return torch.zeros((), device=logits.device)
         if not isinstance(logits, Tensor) or logits.dim() != 2:
             raise InvalidTypeError(f"logits: expected a tensor of shape (N, C), got {getattr(logits, 'shape', logits)}")
         before = self.generator.get_state()
-        if draws is None:
-            draws = [one.of(logits.shape[1]) for one in self.draw(len(logits), logits.device)]
-        try:
+        with undone_on_error(lambda: self.generator.set_state(before)):
+            if draws is None:
+                draws = [one.of(logits.shape[1]) for one in self.draw(len(logits), logits.device)]
             penalty = self.form_penalty(logits, inputs, labels, draws) * self.resolution_factor(inputs)
-        except BaseException:
-            self.generator.set_state(before)
-            raise
         self.observe(parameters(logits) if self.wants_parameters() else ())
         return penalty
 
@@ -181,7 +191,17 @@ class LipschitzRegularizer:
         ]
 
     def form_penalty(self, logits: Tensor, inputs: Tensor, labels: Tensor, draws: Sequence[PenaltyDraws]) -> Tensor:
-        """The penalty of given draws, a scalar, in units of these inputs' own resolution: a pure function."""
+        """The penalty of given draws, a scalar, in units of these inputs' own resolution: a pure function.
+
+        Args:
+            logits: (N, C), computed from ``inputs``.
+            inputs: (N, ...), with ``requires_grad``.
+            labels: as in a call.
+            draws: what to differentiate; not looked at where all classes are.
+
+        Returns:
+            A scalar, at least 0, with its graph.
+        """
         if isinstance(self.draws_per_image, str):
             zeta = self.tandem_probability
             return expected_penalty(
@@ -214,6 +234,9 @@ class LipschitzRegularizer:
             penalty: a scalar, from ``penalty`` or from the forward pass of a ``RegularizedModule``.
             task_loss: the batch's mean loss, as in a call.
 
+        Returns:
+            The same figures as a call: ``backward()`` goes on ``loss``.
+
         Raises:
             InvalidTypeError: one of them is no scalar.
             UnsupportedTrainingError: the parameters of several processes have drifted apart.
@@ -243,6 +266,19 @@ class LipschitzRegularizer:
             self.controller.update(self._watch.mean(self._loss / self._micro_batches))
             self._loss, self._micro_batches = None, 0
             self._advance()
+
+    def _way_back(self) -> Callable[[], None]:
+        """To where the draws, the steps and the controller stand now: a step torn by Ctrl-C counts for none of them."""
+        draws, own = self.generator.get_state(), dict(vars(self))
+        controller = dict(getattr(self.controller, "__dict__", {}))
+
+        def back() -> None:
+            vars(self).update(own)
+            if controller:
+                vars(self.controller).update(controller)
+            self.generator.set_state(draws)
+
+        return back
 
     def _gather(self, task_loss: Tensor) -> None:
         self._loss = task_loss if self._loss is None else self._loss + task_loss
@@ -287,12 +323,9 @@ class LipschitzRegularizer:
         if not isinstance(state["generator"], Tensor) or not isinstance(state["steps"], int):
             raise InvalidInputError("state: expected a generator's state, a tensor, and a whole number of steps")
         before = self.generator.get_state()
-        self.generator.set_state(state["generator"].cpu())
-        try:
+        with undone_on_error(lambda: self.generator.set_state(before)):
+            self.generator.set_state(state["generator"].cpu())
             self.controller.load_state_dict(state["controller"])
-        except BaseException:
-            self.generator.set_state(before)
-            raise
         self._steps = state["steps"]
         self._features = state.get("features")
         self._loss, self._micro_batches = None, 0

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from captum_lipschitz._trace import undone
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, UnsupportedLossError, UnsupportedTrainingError
+from captum_lipschitz.training.attention import plain_attention
 from captum_lipschitz.training.cross_entropy import read_cross_entropy
 from captum_lipschitz.training.forward_calls import ForwardCall, ForwardCalls, the_ones_used
 from captum_lipschitz.training.regularizer import LipschitzRegularizer, RegularizerOutput
@@ -92,13 +93,16 @@ class StepRegularizer:
             inputs: the tensor that the penalty is taken with respect to, (N, ...), which the network must be given
                 itself. ``None`` for the only floating tensor that it is given, of two dimensions or more.
 
+        Yields:
+            Nothing; what ran within is known afterwards.
+
         Raises:
             UnsupportedTrainingError: the network is given several, and ``inputs`` does not say which.
         """
         self.last = None
         watched = ForwardCalls(self._networks, differentiable=self.regularizer.due, inputs=inputs)
         self._calls = watched.calls
-        with sdpa_kernel(SDPBackend.MATH), watched:
+        with plain_attention(), undone(watched.close), watched:
             yield
 
     def add_penalty(self, loss: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -118,7 +122,7 @@ class StepRegularizer:
             UnsupportedLossError: labels cannot be read off it.
         """
         calls, self._calls = self._calls, []
-        with sdpa_kernel(SDPBackend.MATH):  # checkpointed parts of the network run once more
+        with plain_attention():  # checkpointed parts of the network run once more
             call, slope = self._the_one_used(calls, loss)
             if labels is not None:
                 labels = labels.to(call.logits.device)

@@ -31,7 +31,14 @@ class StrengthController(Protocol):
 
 
 class FixedStrength:
-    """The same strength at every step; what a plain number given as ``strength`` becomes."""
+    """The same strength at every step; what a plain number given as ``strength`` becomes.
+
+    Args:
+        strength: psi, at least 0.
+
+    Raises:
+        InvalidInputError: a strength that is negative or not finite.
+    """
 
     def __init__(self, strength: float) -> None:
         if not (math.isfinite(strength) and strength >= 0):
@@ -173,6 +180,9 @@ class AdaptiveStrength:
         gain: k, positive.
         rise: largest increase of I in a step, positive.
         fall: largest decrease of I in a step, positive.
+
+    Raises:
+        InvalidInputError: a setting that is not positive, or not finite.
 
     Example:
         >>> strength = AdaptiveStrength(target_loss=1.5)

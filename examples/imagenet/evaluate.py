@@ -15,6 +15,7 @@ from imagenet_training.trained import FinishedRun, choose, read_run
 
 from captum_lipschitz import AraResult, compare
 from captum_lipschitz._files import write_whole
+from captum_lipschitz._reading import one_line
 from captum_lipschitz.errors import CaptumLipschitzError, InvalidInputError
 from captum_lipschitz.measure import AraSettings, run_ara
 
@@ -32,7 +33,7 @@ def main() -> int:
         if results:  # in the first process
             _tell(run, results, others)
     except (CaptumLipschitzError, OSError) as error:
-        sys.stderr.write(f"evaluate.py: {error}\n")
+        sys.stderr.write(f"evaluate.py: {one_line(error)}\n")
         return 1
     return 0
 

@@ -6,7 +6,6 @@ python examples/imagenet/explain.py runs/robust --images pictures --output expla
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -14,13 +13,14 @@ import torch
 from imagenet_training.numbers import at_least_one
 from imagenet_training.recipe import Recipe
 from imagenet_training.trained import read_run
-from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from captum_lipschitz import AdversarialAttribution, visualize
+from captum_lipschitz._reading import one_line, read_json
 from captum_lipschitz.errors import CaptumLipschitzError, InvalidInputError
 from captum_lipschitz.measure.folder import read_class_index
+from captum_lipschitz.measure.images import as_rgb, check_enlarged, opened_image
 
 _NAMES_HELP = 'JSON, {"0": ["n01440764", "tench"]} or {"n01440764": [0, "tench"]}: names in place of the folders'
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -43,7 +43,7 @@ def main() -> int:
             _draw(network, image, names, path.name, file, rho=parsed.rho, top=parsed.top)
             print(file)
     except (CaptumLipschitzError, OSError) as error:
-        sys.stderr.write(f"explain.py: {error}\n")
+        sys.stderr.write(f"explain.py: {one_line(error)}\n")
         return 1
     return 0
 
@@ -75,7 +75,7 @@ def _names(folders: list[str], path: Path | None) -> list[str]:
         return folders
     if not set(read_class_index(path)) & set(folders):  # which also says what is expected, where it is not that
         raise InvalidInputError(f"class-names: expected names of the run's folders, such as {folders[0]}, in {path}")
-    told = json.loads(path.read_text(encoding="utf-8"))
+    told = read_json(path)
     pairs = [(key, value) for key, value in told.items() if isinstance(value, list) and len(value) > 1]
     named = {str(first if isinstance(first, str) else key): str(name) for key, (first, name, *_) in pairs}
     return [named.get(folder, folder) for folder in folders]
@@ -84,11 +84,10 @@ def _names(folders: list[str], path: Path | None) -> list[str]:
 def _read(path: Path, recipe: Recipe) -> Tensor:
     """One image as evaluate.py sees it, (1, 3, H, W) in [0, 1]; validation in training resizes in integers instead."""
     prepare = v2.Compose([v2.Resize(recipe.resize), v2.CenterCrop(recipe.resolution), v2.PILToTensor()])
-    try:
-        with Image.open(path) as image:
-            pixels: Tensor = prepare(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InvalidInputError(f"images: {path} cannot be decoded ({error})") from error
+    with opened_image(path, argument="images") as image:
+        width, height = (recipe.resize * side // min(image.size) for side in image.size)
+        check_enlarged(path, width, height, argument="images")
+        pixels: Tensor = prepare(as_rgb(image, path, argument="images"))
     return pixels.float().unsqueeze(0) / 255
 
 

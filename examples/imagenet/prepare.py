@@ -21,6 +21,9 @@ from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
+from captum_lipschitz._reading import one_line
+from captum_lipschitz.measure.images import opened_image
+
 
 def main() -> int:
     """The exit status."""
@@ -64,8 +67,8 @@ def _prepared(path: Path, *, source: Path, target: Path, side: int, quality: int
         return None
     try:
         content = _smaller(path, side, quality)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return f"{path} cannot be decoded ({error})"
+    except Exception as error:  # noqa: BLE001 - Pillow raises whatever a damaged file makes of it
+        return one_line(f"{path} cannot be decoded ({error})")
     final.parent.mkdir(parents=True, exist_ok=True)
     unfinished = final.with_name(f".{final.name}.part")
     try:
@@ -79,7 +82,7 @@ def _prepared(path: Path, *, source: Path, target: Path, side: int, quality: int
 
 def _smaller(path: Path, side: int, quality: int) -> bytes:
     """The file to write: of the same kind for PNG, else JPEG."""
-    with Image.open(path) as image:
+    with opened_image(path) as image:
         short = min(image.size)
         if short <= side:
             image.load()  # or a file that is cut off would pass

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from captum.attr import Attribution
 from captum.attr._models.base import _set_deep_layer_value
 from captum.attr._utils.input_layer_wrapper import ModelInputWrapper
 from captum.testing.attr.helpers.test_config import config
@@ -21,6 +22,7 @@ from captum_cases import INPUT_CASES, LAYER_CASES, LEFT_OUT, NOISE_CASES, Case, 
 from contracts import assert_unchanged, snapshot
 from torch import Tensor, nn
 
+import captum_lipschitz.attr
 from captum_lipschitz.attr.adversarial import AdversarialAttribution
 from captum_lipschitz.attr.contrastive import ContrastiveAdversarialAttribution
 from captum_lipschitz.attr.layer import LayerAdversarialAttribution
@@ -70,6 +72,12 @@ TWICE = [
 every_case = pytest.mark.parametrize(("subject", "name"), EVERY_CASE)
 every_case_twice = pytest.mark.parametrize(("subject", "name", "objective"), TWICE)
 FEW_STEPS = {"n_steps": 3}
+
+
+def test_every_attribution_is_here() -> None:
+    exported = (getattr(captum_lipschitz.attr, name) for name in captum_lipschitz.attr.__all__)
+    classes = {thing for thing in exported if isinstance(thing, type) and issubclass(thing, Attribution)}
+    assert classes == {subject.kind for subject in SUBJECTS}
 
 
 def test_every_case_of_captums_configuration_is_included_or_left_out_with_a_reason() -> None:

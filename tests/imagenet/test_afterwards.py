@@ -175,7 +175,7 @@ def test_images_that_are_none_and_runs_that_did_not_end(
     assert "images: expected files of .jpg" in capsys.readouterr().err
     (tmp_path / "cut.jpg").write_bytes(b"no image")
     assert _call("explain.py", plain, "--images", tmp_path, "--output", tmp_path / "out") == 1
-    assert "cut.jpg cannot be decoded" in capsys.readouterr().err
+    assert "cut.jpg cannot be read as an image" in capsys.readouterr().err
     (tmp_path / "recipe.json").write_bytes((plain / "recipe.json").read_bytes())
     with pytest.raises(
         InvalidInputError, match=r"run: expected one that has ended, got .* without weights.safetensors"

@@ -70,6 +70,7 @@ class _Payload:
         return os.system, (f"touch {self.path}",)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch, of a file it then refuses
 @pytest.mark.parametrize("kind", ["torch", "legacy", "pickle", "named safetensors"])
 def test_a_file_that_holds_code_is_refused_and_not_run(tmp_path: Path, kind: str) -> None:
     victim, path = tmp_path / "created", tmp_path / "evil.pt"

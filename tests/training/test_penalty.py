@@ -14,8 +14,17 @@ from strategies import build_batch, build_convolutional, seeds
 from torch import Tensor, nn
 
 from captum_lipschitz import HalfHuberReLU, lipschitz_penalty
-from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
+from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, ModelOutputError
 from captum_lipschitz.training import PenaltyDraws, draw
+from captum_lipschitz.training.penalty import (
+    Positions,
+    check_penalty_arguments,
+    draw_positions,
+    lead,
+    leads,
+    look_at_values,
+    slope_power,
+)
 
 
 def _network(seed: int, *, train: bool, normalised: bool) -> nn.Module:
@@ -177,3 +186,112 @@ def test_labels_of_another_kind_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         _tandem(labels, multi_label=multi_label)
+
+
+def test_draws_made_before_the_classes_are_known() -> None:
+    positions = torch.tensor([0.0, 0.19, 0.21, 0.5, 1 - 2**-24])
+    tandem = torch.tensor([True, False, True, False, False])
+    draws = Positions(positions, tandem).of(5)
+    assert draws.classes.tolist() == [0, 0, 1, 2, 4]  # never one beyond the last
+    assert draws.classes.dtype == torch.int64
+    assert draws.tandem is tandem
+    assert Positions(torch.ones(1), tandem[:1]).of(5).classes.tolist() == [4]
+    for zeta, count in ((0.0, 0), (1.0, 50)):
+        drawn = draw_positions(50, tandem_probability=zeta, generator=torch.Generator().manual_seed(0))
+        assert int(drawn.tandem.sum()) == count
+        assert 0 <= drawn.positions.min() < drawn.positions.max() < 1
+
+
+def test_without_a_generator_draws_are_the_global_ones() -> None:
+    found = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        found.append(draw(20, 4, tandem_probability=0.5, generator=None).classes)
+    assert torch.equal(*found)
+    assert draw_positions(2, tandem_probability=0.5, generator=None, device="meta").positions.device.type == "meta"
+
+
+def _linear(power: float = 2, **settings: object) -> Tensor:
+    """The penalty of three logits (2x, -3x, 4x) of one feature, all drawn."""
+    inputs = torch.ones(3, 1, dtype=torch.float64, requires_grad=True)
+    logits = inputs * torch.tensor([[2.0, -3.0, 4.0]])
+    draws = PenaltyDraws(torch.arange(3), torch.zeros(3, dtype=torch.bool))
+    return lipschitz_penalty(logits, inputs, torch.zeros(3).long(), draws=draws, power=power, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("power", "expected"), [(1, 3.0), (2, 29 / 3), (3, 33.0), (4, 353 / 3), (0.5, (2**0.5 + 3**0.5 + 2) / 3)]
+)
+def test_powers_by_hand(power: float, expected: float) -> None:
+    assert _linear(power).item() == pytest.approx(expected)
+    assert _linear().item() == pytest.approx(29 / 3)  # the square, where nothing is said
+
+
+def test_slopes_in_half_precision_are_squared_in_single() -> None:
+    inputs = torch.ones(2, 1, dtype=torch.float16, requires_grad=True)
+    penalty = slope_power((inputs * 2.0**-12).sum(1), inputs, 2)
+    assert penalty.dtype == torch.float32
+    assert penalty.item() == 2.0**-24  # 0 in half precision
+
+
+@pytest.mark.parametrize("classes", [torch.tensor([0, 1, 3]), torch.tensor([0, -1, 2]), torch.tensor([0, 1])])
+def test_draws_that_do_not_fit_are_refused(classes: Tensor) -> None:
+    inputs = torch.ones(3, 1, requires_grad=True)
+    draws = PenaltyDraws(classes, torch.zeros(3, dtype=torch.bool))
+    with pytest.raises(InvalidInputError, match=r"draws\.classes"):
+        lipschitz_penalty(inputs.expand(3, 3) * 1.0, inputs, torch.zeros(3).long(), draws=draws)
+
+
+def test_inputs_logits_and_power_are_checked() -> None:
+    inputs = torch.ones(2, 3, requires_grad=True)
+    labels, draws = torch.zeros(2).long(), PenaltyDraws(torch.zeros(2).long(), torch.zeros(2, dtype=torch.bool))
+
+    def refused(error: type[Exception], message: str, logits: Tensor, given: Tensor, **settings: float) -> None:
+        with pytest.raises(error, match=message):
+            lipschitz_penalty(logits, given, labels, draws=draws, **settings)  # type: ignore[arg-type]
+
+    refused(InvalidInputError, "power: expected a positive", 1 * inputs, inputs, power=-1)
+    refused(InvalidInputError, "inputs: expected finite", 1 * inputs, torch.full((2, 3), torch.nan, requires_grad=True))
+    refused(InvalidInputError, "inputs: expected requires_grad", 1 * inputs, inputs.detach())
+    refused(ModelOutputError, "at least two classes", inputs[:, :1] * 1, inputs)
+    refused(ModelOutputError, "finite logits", inputs / 0, inputs)
+    refused(ModelOutputError, "got one", inputs[:, :0] * 1, inputs, multi_label=True)
+    one = lipschitz_penalty(inputs[:, :1] * 3, inputs, labels[:, None], draws=draws, multi_label=True)
+    assert one.item() == pytest.approx(9 / 3)  # a single output, where images have several labels or none
+
+
+def test_class_probabilities_may_be_rounded_as_half_precision_does() -> None:
+    rounded = torch.tensor([[0.3, 0.3, 0.2, 0.195]] * 4)
+    torch.testing.assert_close(_tandem(rounded), _tandem(torch.zeros(4).long()))
+    with pytest.raises(InvalidInputError, match="sum to 1"):
+        _tandem(torch.tensor([[0.3, 0.3, 0.2, 0.1]] * 4))
+
+
+def test_values_are_not_looked_at_where_that_would_wait_for_the_device() -> None:
+    assert look_at_values(torch.zeros(1))
+    assert not look_at_values(torch.zeros(1, device="meta"))
+    assert not look_at_values([0.0])
+    inputs = torch.ones(2, 3, device="meta", requires_grad=True)
+    logits = inputs * 2
+    whole = torch.ones(2, 3, device="meta")
+
+    def checked(labels: object, *, multi_label: bool) -> Tensor:
+        return check_penalty_arguments(logits, inputs, labels, power=2, multi_label=multi_label)  # type: ignore[arg-type]
+
+    assert checked(whole, multi_label=True) is whole
+    assert checked(whole, multi_label=False).shape == (2,)
+    for wrong in (torch.ones(2, 2, device="meta"), [[1, 0, 1]] * 2):
+        with pytest.raises(InvalidInputError, match=r"labels: expected one row of labels per image, shape \(2, 3\)"):
+            checked(wrong, multi_label=True)
+
+
+def test_what_a_tandem_draw_differentiates() -> None:
+    logits = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 4.0], [1.0, 2.0, 3.0]])
+    otherwise = torch.tensor([7.0, 8.0, 9.0])
+    assert lead(logits, torch.tensor([0, 2, 0]), otherwise).tolist() == [1.0, -1.0, -2.0]
+    sets = torch.tensor([[1, 0, 1], [0, -1, 1], [0, 0, 0]])
+    assert lead(logits, sets, otherwise).tolist() == [1.0, 4.0, 9.0]
+    assert leads(logits, sets).tolist() == [1.0, 1.0, 0.0]
+    assert leads(logits, torch.tensor([[1, 1, -1], [1, 0, 0], [-1, -1, -1]])).tolist() == [0.0, 1.0, 0.0]
+    assert leads(logits.double(), torch.tensor([0, 1, 2])).dtype == torch.float64
+    assert leads(logits, torch.tensor([0, 1, 2])).tolist() == [1.0, 1.0, 1.0]

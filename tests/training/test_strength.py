@@ -115,3 +115,81 @@ def test_nothing_waits_for_the_device() -> None:
         assert controller.upcoming(loss.device).device.type == "meta"
         for _ in range(2):
             assert controller.update(loss).device.type == "meta"
+
+
+def test_the_defaults_are_the_papers_settings_for_cifar10() -> None:
+    controller = AdaptiveStrength(target_loss=1.5)
+    settings = (controller.initial, controller.gain, controller.rise, controller.fall)
+    assert settings == (220.0, 0.02, 1.0, 0.01)
+    assert controller.integral == 0.0
+    assert controller.strength == controller.upcoming(torch.device("cpu")).item() == 220.0
+
+
+def test_what_is_upcoming_is_what_the_last_update_left() -> None:
+    controller = AdaptiveStrength(target_loss=1.0, initial=3.0, gain=0.5, rise=2.0, fall=1.0)
+    for loss, integral in ((0.5, math.log(2)), (1e-9, math.log(2) + 2), (math.e, math.log(2) + 1), (1e9, math.log(2))):
+        found = controller.update(torch.tensor(loss, dtype=torch.float64, requires_grad=True))
+        assert not found.requires_grad
+        assert found.item() == pytest.approx(3 * math.exp(0.5 * integral))
+        assert controller.upcoming(torch.device("cpu")).item() == found.item()
+        assert controller.integral == pytest.approx(integral)
+        assert controller.state_dict() == {"integral": controller.integral}
+    controller.update(torch.tensor(1e9))
+    assert controller.integral == 0.0  # never below
+
+
+def test_the_state_is_kept_in_double_precision() -> None:
+    controller = AdaptiveStrength(target_loss=1.0, fall=1e-9)
+    controller.load_state_dict({"integral": 1000.0})
+    assert controller.update(torch.tensor(2.0)).dtype == torch.float64  # a change that float32 would lose
+    assert controller.integral == pytest.approx(1000 - 1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["target_loss", "initial", "gain", "rise", "fall"])
+@pytest.mark.parametrize("value", [0.0, math.inf, math.nan])
+def test_settings_are_positive_and_finite(name: str, value: float) -> None:
+    with pytest.raises(InvalidInputError, match=f"{name}: expected a finite positive number, got {value}"):
+        AdaptiveStrength(**{"target_loss": 1.0, name: value})
+
+
+def test_the_smallest_states_that_can_be() -> None:
+    controller = AdaptiveStrength(target_loss=1.0)
+    controller.load_state_dict({"integral": 0.0})
+    assert controller.strength == 220.0
+    for unusable in (1, math.inf, None):
+        with pytest.raises(InvalidInputError, match=r"state: expected {'integral': a number of at least 0}"):
+            controller.load_state_dict({"integral": unusable})
+    ramp = LinearRamp(final=1.0, steps=2)
+    ramp.load_state_dict({"taken": 0})
+    assert ramp.update(torch.tensor(0.0)).item() == 0.0
+    assert ramp.state_dict() == {"taken": 1}
+
+
+@pytest.mark.parametrize("value", [-0.5, math.inf, math.nan])
+def test_fixed_strengths_and_ends_of_ramps_are_finite_and_at_least_zero(value: float) -> None:
+    with pytest.raises(InvalidInputError, match="strength: expected a finite number of at least 0"):
+        FixedStrength(value)
+    for settings in ({"final": value}, {"final": 1.0, "initial": value}):
+        with pytest.raises(InvalidInputError, match="expected a finite number of at least 0"):
+            CosineRamp(steps=2, **settings)
+
+
+def test_zero_is_a_strength() -> None:
+    fixed = FixedStrength(0)
+    assert fixed.strength == fixed.upcoming(torch.device("cpu")).item() == fixed.update(torch.tensor(1.0)).item() == 0.0
+    assert isinstance(fixed.strength, float)
+    assert fixed.state_dict() == {}
+    fixed.load_state_dict({"anything": 1})
+    falling = LinearRamp(final=0.0, initial=4.0, steps=1)
+    assert falling.strength == 4.0  # of the first step, before there is one
+    assert [falling.update(torch.tensor(1.0)).item() for _ in range(3)] == [4.0, 0.0, 0.0]
+    assert falling.strength == 0.0
+    assert (falling.initial, falling.final, falling.steps) == (4.0, 0.0, 1)
+    with pytest.raises(InvalidTypeError, match="whole number"):
+        LinearRamp(final=1.0, steps=True)
+
+
+def test_strengths_of_settings_are_single_precision_on_the_losses_device() -> None:
+    for controller in (FixedStrength(3.0), LinearRamp(final=1.0, steps=2)):
+        strength = controller.update(torch.tensor(1.0, dtype=torch.float64))
+        assert (strength.dtype, strength.shape) == (torch.float32, ())

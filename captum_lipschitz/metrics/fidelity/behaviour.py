@@ -61,6 +61,9 @@ def behaviour(
         bounds: that images stay in; ``None`` for none.
         scale: positive, broadcasts to one image: sizes are then of the move over the scale, as of ``RMSE(scale)``.
 
+    Returns:
+        ``Behaviour``: changes of the log-odds in nats, each (N,).
+
     Raises:
         InvalidInputError, InvalidTypeError, ModelOutputError: for what cannot be used.
 

@@ -37,6 +37,15 @@ class FidelityValues:
     def joined(cls, parts: Sequence[FidelityValues]) -> FidelityValues:
         """The values of several chunks of images, one after the other; measures left out of any are left out.
 
+        Args:
+            parts: of the same measures, in the images' order; at least one.
+
+        Returns:
+            All images' values.
+
+        Raises:
+            InvalidInputError: no parts.
+
         Example:
             >>> part = FidelityValues({"insertion": torch.ones(2)}, {})
             >>> FidelityValues.joined([part, part]).values["insertion"].shape

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
-from warnings import catch_warnings, simplefilter
+from warnings import simplefilter
 
 import numpy as np
 from torch import Tensor, nn
 
+from captum_lipschitz._shared import ignored_warnings
+from captum_lipschitz._trace import taking_turns, undone
 from captum_lipschitz._typing import Model
 from captum_lipschitz.errors import InvalidInputError, MissingDependencyError
 
@@ -41,11 +44,14 @@ def check_possible(measure: str, model: Model, images: Tensor) -> None:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Inside, Quantus warns of nothing, and NumPy's global random state is free to be used: it is restored."""
-    state = np.random.get_state()  # noqa: NPY002 - the one that Quantus draws from
-    try:
-        with catch_warnings():
-            simplefilter("ignore")
+    """Inside, Quantus warns of nothing, and NumPy's global random state is free to be used: it is restored.
+
+    Threads take turns; warnings of others are lost meanwhile.
+    """
+    with taking_turns():
+        state = np.random.get_state()  # noqa: NPY002 - the one that Quantus draws from
+        with undone(lambda: np.random.set_state(state)), _ALL_IGNORED.within():  # noqa: NPY002
             yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
+
+
+_ALL_IGNORED = ignored_warnings(partial(simplefilter, "ignore"))

@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from captum_lipschitz._hooks import hooks_kept
 from captum_lipschitz._model import check_inputs, check_labels, no_trace
+from captum_lipschitz._shared import ignored_warnings
+from captum_lipschitz._trace import seeded
 from captum_lipschitz._typing import Model
 from captum_lipschitz.errors import ModelOutputError
 from captum_lipschitz.geometry import Bounds, Norm
@@ -68,7 +72,7 @@ def explaining(model: Model, answer: Answer, setting: Setting) -> Explain:
     def explain(images: Tensor, targets: Tensor) -> Tensor:
         check_inputs(images, "images")
         targets = check_labels(targets, len(images), setting.outputs, "targets").to(images.device)
-        with no_trace(model, images), _captum_quiet():
+        with no_trace(model, images), hooks_kept(*_modules(model)), _captum_quiet():
             parts = [
                 answer(part.detach().clone(), aims.clone()).detach()
                 for part, aims in zip(images.split(setting.rows), targets.split(setting.rows), strict=True)
@@ -94,9 +98,8 @@ def one_by_one(answer: Answer, seed: int | None = None) -> Answer:
     def single(images: Tensor, targets: Tensor) -> Tensor:
         found = []
         for image, target in zip(images.split(1), targets.split(1), strict=True):
-            if seed is not None:
-                set_generators(image.device, seed)
-            found.append(answer(image, target))
+            with nullcontext() if seed is None else seeded(seed, image.device):
+                found.append(answer(image, target))
         return torch.cat(found)
 
     return single
@@ -115,17 +118,11 @@ def seed_of(image: Tensor, seed: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def set_generators(device: torch.device, seed: int) -> None:
-    """Seed the global generators of the CPU and of one device; ``torch.manual_seed`` would seed every device."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        index = torch.cuda.current_device() if device.index is None else device.index
-        torch.cuda.default_generators[index].manual_seed(seed)
+def _modules(model: Model) -> list[nn.Module]:
+    return list(model.modules()) if isinstance(model, nn.Module) else []
 
 
-@contextmanager
-def _captum_quiet() -> Iterator[None]:
-    """Without Captum's remarks about hooks and gradients that it sets and takes away again."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"captum\.")
-        yield
+_captum_quiet = ignored_warnings(
+    partial(warnings.filterwarnings, "ignore", category=UserWarning, module=r"captum\.")
+).within
+"""Without Captum's remarks about hooks and gradients that it sets and takes away again."""

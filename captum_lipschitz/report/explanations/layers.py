@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from captum_lipschitz._hooks import Hooks
 from captum_lipschitz._model import no_trace
+from captum_lipschitz._trace import undone
 from captum_lipschitz._typing import Model
 from captum_lipschitz.nn import HalfHuberReLU, _functional_relus
 
@@ -33,20 +35,17 @@ def runs_of(model: Model, example: Tensor) -> list[Run]:
     if not isinstance(model, nn.Module):
         return []
     found: list[Run] = []
-    handles = []
+    hooks = Hooks()
 
     def note(name: str, module: nn.Module, output: object) -> None:
         found.append(Run(name, module, tuple(output.shape) if isinstance(output, Tensor) else ()))
 
-    try:
+    with undone(hooks.remove):
         for name, module in model.named_modules():
             if name and not isinstance(module, torch.jit.ScriptModule):
-                handles.append(module.register_forward_hook(lambda m, _, out, name=name: note(name, m, out)))
+                hooks.after(module, lambda m, _, out, name=name: note(name, m, out))
         with no_trace(model, example), torch.no_grad():
             model(example)
-    finally:
-        for handle in handles:
-            handle.remove()
     counts: dict[str, int] = {}
     for run in found:
         counts[run.name] = counts.get(run.name, 0) + 1

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from captum_lipschitz._reading import read_json, read_regular
 from captum_lipschitz.report.explanations.methods import Method
 from captum_lipschitz.report.outputs import PAGE, REPORT, remove_report
 
@@ -60,7 +60,7 @@ def forget_images(output: Path, folders: Mapping[str, Collection[str]]) -> None:
 
 def _without_images(report: Path) -> bool:
     try:
-        return json.loads(report.read_text(encoding="utf-8"))["settings"]["images_shown"] is False
+        return read_json(report)["settings"]["images_shown"] is False
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -69,4 +69,11 @@ def _showing(steps: Path, kept: Collection[str]) -> Iterator[Path]:
     yield from (path for path in steps.glob("pictures-*.step") if path.name not in kept)
     yield from steps.glob(".pictures-*")
     # Steps of earlier versions held the change that the attack made.
-    yield from (path for path in steps.glob("attack-*.step") if b'"perturbations"' in path.read_bytes())
+    yield from (path for path in steps.glob("attack-*.step") if _holds_change(path))
+
+
+def _holds_change(path: Path) -> bool:
+    try:
+        return b'"perturbations"' in read_regular(path)
+    except OSError:  # no file, or more than any step has: nothing that is wanted
+        return True

@@ -14,16 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
+from captum_lipschitz._reading import read_json
 from captum_lipschitz.errors import CaptumLipschitzError, InvalidInputError
+from imagenet_training.index import IndexedReader, IndexedWriter
 from imagenet_training.recipe import as_entries
 from imagenet_training.training import Training
 
 _PROGRESS = "progress.json"
+_DAMAGED = (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError)  # what such a file leads to
 _MAY_CHANGE = ("compile", "sharding", "channels_last")  # of which a run may go on with others
 
 
@@ -35,7 +37,7 @@ class Checkpoints:
     """The folders ``step-00001000`` of a run.
 
     All tensors are written by torch.distributed.checkpoint into a folder of another name, which is then renamed: what
-    has its own name is whole. Numbers are JSON beside them; nothing is pickled.
+    has its own name is whole. Numbers, and what lies where, are JSON beside them; nothing that would run is read.
 
     Args:
         folder: of the run.
@@ -66,7 +68,7 @@ class Checkpoints:
             training.processes.meet()
             training.share_buffers()
             with _alone_or_not():
-                save(_tensors(training), checkpoint_id=unfinished, no_dist=training.processes.size == 1)
+                save(_tensors(training), storage_writer=IndexedWriter(unfinished))
             if first:
                 _write(unfinished / _PROGRESS, {**_numbers(training), "data": self._data})
                 shutil.rmtree(final, ignore_errors=True)  # of a run that went back behind it
@@ -93,19 +95,38 @@ class Checkpoints:
             return None
         path = self._folder / found[0]
         try:
-            numbers = json.loads((path / _PROGRESS).read_text(encoding="utf-8"))
+            numbers = _checked(read_json(path / _PROGRESS))
             said = _compared(numbers, training, self._data)
             _load(path, training)
-        except (OSError, KeyError, json.JSONDecodeError, CheckpointException) as error:
+            _take(numbers, training)
+        except InvalidInputError:
+            raise
+        except (
+            OSError,
+            LookupError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            RuntimeError,
+            CheckpointException,
+        ) as error:
             raise CheckpointError(
                 f"checkpoint {path.name} cannot be read ({_reason(error)}); to go on from the one before, remove it"
             ) from error
-        _take(numbers, training)
         return f"going on from {path.name}" + said
 
     def _forget(self, newest: Path) -> None:
         for path in [other for other in self.found() if other <= newest][: -self._keep]:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _checked(numbers: Any) -> dict[str, Any]:
+    """What ``_numbers`` wrote, of the right kinds."""
+    kinds = {"step": int, "processes": int, "classes": int, "recipe": dict, "regularizer": dict, "data": dict}
+    wrong = [name for name, kind in kinds.items() if type(numbers[name]) is not kind]
+    if wrong or numbers["step"] < 0 or not isinstance(numbers["rounding"], dict | None):
+        raise ValueError(f"expected {_PROGRESS} as it was written, got another {(wrong or ['step or rounding'])[0]}")
+    return dict(numbers)
 
 
 def _tensors(training: Training) -> dict[str, Any]:
@@ -136,11 +157,11 @@ def _numbers(training: Training) -> dict[str, Any]:
 
 def _load(path: Path, training: Training) -> None:
     network, optimizer = get_state_dict(training.network, training.optimizer)
-    known = FileSystemReader(path).read_metadata().state_dict_metadata
+    known = IndexedReader(path).read_metadata().state_dict_metadata
     generators = {name: generator for name, generator in _generators(training).items() if name in known}
     state: dict[str, Any] = {"network": network, "optimizer": optimizer["state"], **_states(generators)}
     with _alone_or_not():
-        load(state, checkpoint_id=path, no_dist=training.processes.size == 1)
+        load(state, storage_reader=IndexedReader(path))
     set_state_dict(
         training.network,
         training.optimizer,
@@ -155,7 +176,7 @@ def _load(path: Path, training: Training) -> None:
 def _alone_or_not() -> Iterator[None]:
     """Torch warns of a single process, which is what was asked for."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
+        warnings.filterwarnings("ignore", message=r"torch\.distributed is (disabled, )?unavailable or uninitialized")
         yield
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from imagenet_training.recipe import Recipe
 # Their auxiliary classifiers would make a second and third output in training. ``transform_input``, as their published
 # weights expect it, is a change of scale that nothing else minds.
 _INCEPTIONS = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
+_FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch.load's
 _POSITIONS = "encoder.pos_embedding"
 
 
@@ -70,13 +73,28 @@ def _start_from(network: nn.Module, recipe: Recipe) -> None:
     """Put the trained weights in, but for a last layer of another number of classes."""
     if recipe.weights == "torchvision":
         source = Path(f"torchvision:{recipe.model}")
-        state: dict[str, Tensor] = torchvision.models.get_model(recipe.model, weights="DEFAULT").state_dict()
+        with _tensors_only():
+            state: dict[str, Tensor] = torchvision.models.get_model(recipe.model, weights="DEFAULT").state_dict()
     else:
         source = Path(str(recipe.weights))
         state = without_prefix(read_weights(source), set(network.state_dict()))
     state = {name: t for name, t in state.items() if not name.startswith(_INCEPTIONS.get(recipe.model, ("\0",)))}
     state |= _interpolated_positions(network, state) | _own_head(network, state)
     load_weights(network, state, source)
+
+
+@contextmanager
+def _tensors_only() -> Iterator[None]:
+    """Torchvision reads what it downloaded as a pickle, and takes no argument that would forbid it."""
+    before = os.environ.get(_FORCE)
+    os.environ[_FORCE] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_FORCE]
+        else:
+            os.environ[_FORCE] = before
 
 
 def _own_head(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

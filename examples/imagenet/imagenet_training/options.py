@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from captum_lipschitz._reading import one_line
 from captum_lipschitz.errors import CaptumLipschitzError
 from imagenet_training.numbers import at_least_one, at_least_zero
 from imagenet_training.recipe import Recipe, read_recipe
@@ -39,7 +40,7 @@ def parse_training(
     try:
         recipe = read_recipe(config, overrides + ([f"weights={trained}"] if trained else []))
     except CaptumLipschitzError as error:
-        parser.error(str(error))
+        parser.error(one_line(error))
     return recipe, Run(**parsed)
 
 

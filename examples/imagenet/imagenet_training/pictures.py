@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.datasets import ImageFolder
@@ -21,6 +20,7 @@ from torchvision.transforms import RandomHorizontalFlip, RandomResizedCrop
 from torchvision.transforms.functional import center_crop, pil_to_tensor
 
 from captum_lipschitz.errors import InvalidInputError
+from captum_lipschitz.measure.images import LARGEST, as_rgb, opened_image
 from imagenet_training.recipe import Recipe
 
 _NOISE = 64  # different images, as BatchNorm takes no batch of equal ones
@@ -178,9 +178,9 @@ def decoded(path: str) -> Tensor:
         InvalidInputError: the file cannot be read or decoded.
     """
     try:
-        with Image.open(path) as image:
-            pixels: Tensor = pil_to_tensor(image if image.mode == "RGB" else image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        with opened_image(Path(path)) as image:
+            pixels: Tensor = pil_to_tensor(as_rgb(image, Path(path)))
+    except InvalidInputError as error:
         raise InvalidInputError(
             f"data: {path} cannot be decoded ({error}); put a whole one in its place (a run that was begun goes "
             "on with the same files only)"
@@ -204,6 +204,8 @@ def _centre(pixels: Tensor, recipe: Recipe) -> Tensor:
     """The middle of an image whose short side was brought to ``resize``."""
     short = min(pixels.shape[1:])
     height, width = (recipe.resize * side // short for side in pixels.shape[1:])
+    if height * width > LARGEST:
+        raise InvalidInputError(f"data: expected images less narrow than one of {tuple(pixels.shape[1:])} pixels")
     middle: Tensor = center_crop(_resized(pixels, height, width), [recipe.resolution, recipe.resolution])
     return middle
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,11 @@ from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
 
+from captum_lipschitz._reading import read_regular
 from captum_lipschitz.errors import InvalidInputError
+
+_MOST_BYTES = 2**16  # of a file; a recipe has some hundred
+_LONGEST = 100  # characters of a name that similar ones are looked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +101,12 @@ class Recipe:
             _require(getattr(self, name) >= 0, name, "a number of at least 0", getattr(self, name))
         for name in ("label_smoothing", "adversarial"):
             _require(0 <= getattr(self, name) <= 1, name, "a share in [0, 1]", getattr(self, name))
+        for name, length in (("crop_scale", 2), ("mean", 3), ("std", 3)):
+            value = getattr(self, name)
+            finite = all(map(math.isfinite, value))
+            _require(len(value) == length and finite, name, f"{length} finite numbers", value)
         low, high = self.crop_scale
+        _require(min(self.std) > 0, "std", "positive numbers", self.std)
         _require(0 < low <= high <= 1, "crop_scale", "two shares of an area, the smaller first", self.crop_scale)
         _require(self.resize >= self.resolution, "resize", f"at least the resolution {self.resolution}", self.resize)
         _require(
@@ -118,15 +129,34 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         InvalidInputError: the file cannot be read, or an entry is unknown or cannot be used.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        changes = [yaml.safe_load(f"{key}: {value}") for key, _, value in (text.partition("=") for text in overrides)]
-    except (OSError, yaml.YAMLError) as error:
+        content = _parsed(read_regular(path, most=_MOST_BYTES).decode("utf-8"))
+        changes = [_parsed(f"{key}: {value}") for key, _, value in (text.partition("=") for text in overrides)]
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InvalidInputError(f"config: {path} cannot be read as YAML ({error})") from error
     if not isinstance(content, dict) or not all(isinstance(change, dict) for change in changes):
         raise InvalidInputError(f"config: expected entries such as 'epochs: 90' in {path} and epochs=90 in --set")
     for change in changes:
         content |= change
     return recipe_of(content)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML of plain values, each entry once. No aliases: a few lines of them stand for more than memory can hold."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "expected no aliases", self.current_event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - PyYAML's
+        keys = [key.value for key, _ in node.value]
+        if len(set(map(str, keys))) != len(keys):
+            raise yaml.constructor.ConstructorError(None, None, "expected each entry once", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _parsed(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - it constructs what SafeLoader does
 
 
 def recipe_of(entries: Mapping[str, Any]) -> Recipe:
@@ -138,9 +168,9 @@ def recipe_of(entries: Mapping[str, Any]) -> Recipe:
     kinds = get_type_hints(Recipe)
     for name in entries:
         if name not in kinds:
-            close = difflib.get_close_matches(str(name), kinds, n=1)
+            close = difflib.get_close_matches(str(name)[:_LONGEST], kinds, n=1)
             raise InvalidInputError(
-                f"config: expected entries among {sorted(kinds)}, got {name!r}"
+                f"config: expected entries among {sorted(kinds)}, got {reprlib.repr(name)}"
                 + (f"; did you mean {close[0]!r}?" if close else "")
             )
     if "model" not in entries:
@@ -171,10 +201,18 @@ def _read(name: str, value: Any, kind: Any) -> Any:
             whole = int(value)
             return _of_type(whole if float(value) == whole and not isinstance(value, bool) else None, int)
         if wanted is float:
-            return float(_of_type(value, (int, float, str)))
+            return _finite(float(_of_type(value, (int, float, str))))
         return tuple(float(part) for part in value)
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"{name}: expected {getattr(wanted, '__name__', wanted)}, got {value!r}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInputError(
+            f"{name}: expected {getattr(wanted, '__name__', wanted)}, got {reprlib.repr(value)}"
+        ) from error
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(value)
+    return value
 
 
 def _of_type(value: Any, wanted: Any) -> Any:
@@ -185,4 +223,4 @@ def _of_type(value: Any, wanted: Any) -> Any:
 
 def _require(condition: bool, name: str, expected: str, got: object) -> None:  # noqa: FBT001 - the condition itself
     if not condition:
-        raise InvalidInputError(f"{name}: expected {expected}, got {got!r}")
+        raise InvalidInputError(f"{name}: expected {expected}, got {reprlib.repr(got)}")

@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch.utils.data import Dataset
 
 from captum_lipschitz._files import write_whole
+from captum_lipschitz._reading import one_line
 from captum_lipschitz.errors import CaptumLipschitzError, InvalidInputError, ModelOutputError
 from imagenet_training.checkpoint import Checkpoints
 from imagenet_training.pictures import Pictures, SyntheticPictures, TrainingOrder, loaded
@@ -82,7 +83,7 @@ def start(recipe: Recipe, run: Run) -> int:
         ):
             _train(recipe, run, processes, stop)
     except (CaptumLipschitzError, OSError) as error:
-        sys.stderr.write(f"{Path(sys.argv[0]).name}: {_told(error)}\n")
+        sys.stderr.write(f"{Path(sys.argv[0]).name}: {one_line(_told(error))}\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write(f"{Path(sys.argv[0]).name}: interrupted; --resume goes on from the last checkpoint\n")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from captum_lipschitz._reading import read_json
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.measure.weights import load_weights, read_weights
 from imagenet_training.network import build_network
@@ -46,9 +46,11 @@ def read_run(folder: Path) -> FinishedRun:
         InvalidInputError: it is none, or the run did not end.
     """
     try:
-        content = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+        content = read_json(folder / "recipe.json")
         run = FinishedRun(folder, recipe_of(content["recipe"]), content["classes"])
-    except (OSError, ValueError, KeyError) as error:
+        if not isinstance(run.classes, list) or not all(isinstance(name, str) for name in run.classes):
+            raise ValueError("classes: expected a list of names")  # noqa: TRY301 - as what it is tried with
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InvalidInputError(f"run: expected the output folder of train.py, got {folder} ({error})") from error
     if not run.weights.is_file():
         raise InvalidInputError(f"run: expected one that has ended, got {folder} without {run.weights.name}")

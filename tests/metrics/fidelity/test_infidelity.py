@@ -57,7 +57,7 @@ def test_the_value_is_that_of_an_obvious_loop(seed: int, contributions: bool) ->
             without[mask.expand_as(without)] = 0.0
             taken = mask.double().expand_as(without) if contributions else images[row] - without
             promised.append(float((attributions[row] * taken).sum()))
-            outputs = model(torch.stack([images[row], without]))[:, targets[row]]
+            outputs = model(torch.stack([images[row], without]))[:, targets[row]].detach()
             changed.append(float(outputs[0] - outputs[1]))
         a, b = torch.tensor(promised, dtype=torch.float64), torch.tensor(changed, dtype=torch.float64)
         best = a @ b / (a @ a)

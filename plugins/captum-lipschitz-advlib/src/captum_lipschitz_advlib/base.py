@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from captum_lipschitz._trace import seeded
 from captum_lipschitz.attacks import Attack, Found, Problem
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.geometry import L2, Bounds, Linf, Norm
@@ -54,8 +55,8 @@ class AdvLibAttack(Attack):
 
     def search(self, problem: Problem) -> Found:
         model = ShownModel(problem, overshoot=self.overshoot)
-        _seed(problem.inputs.device)
-        delta = model.perturbations(self.run(model)).nan_to_num(nan=0.0)
+        with seeded(0, problem.inputs.device):  # DDN draws a direction for an image without a gradient
+            delta = model.perturbations(self.run(model)).nan_to_num(nan=0.0)
         claimed = (delta != 0).flatten(1).any(1)
         spent = torch.full((len(problem),), model.backward_passes, device=delta.device)
         return Found(delta, claimed, spent)
@@ -80,14 +81,3 @@ def share(name: str, value: float) -> float:
     if not 0 < value < 1:
         raise InvalidInputError(f"{name}: expected a share in (0, 1), got {value}")
     return value
-
-
-def _seed(device: torch.device) -> None:
-    """Start the global random state, which ``Attack`` restores afterwards, at the same place for every call.
-
-    DDN draws a direction from it for an image without a gradient.
-    """
-    torch.default_generator.manual_seed(0)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -26,22 +27,29 @@ def requested() -> dict[str, dict[str, Any]]:
     value = os.environ.get(VARIABLE)
     if value is None:
         path = Path(FILE)
-        return _parsed(path.read_text("utf-8"), str(path)) if path.is_file() else {}
+        return _parsed(_read(path), str(path)) if path.is_file() else {}
     text = value.strip()
     if not text:
         return {}
     if text.startswith("{"):
         return _parsed(text, VARIABLE)
     try:
-        return _parsed(Path(text).read_text("utf-8"), text)
+        content = _read(Path(text))
     except OSError as error:
         raise _refusal(VARIABLE, f"{text!r}, a file that cannot be read ({error.strerror})") from error
+    return _parsed(content, text)
 
 
-def _parsed(text: str, source: str) -> dict[str, dict[str, Any]]:
+def _read(path: Path) -> bytes:
+    if not path.is_file():  # a pipe or a device may never end
+        raise FileNotFoundError(errno.ENOENT, "No such file", str(path))
+    return path.read_bytes()
+
+
+def _parsed(text: str | bytes, source: str) -> dict[str, dict[str, Any]]:
     try:
         sections = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise _refusal(source, f"no JSON ({error})") from error
     if not isinstance(sections, dict) or not all(isinstance(section, dict) for section in sections.values()):
         raise _refusal(source, repr(sections))

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from captum_lipschitz._files import write_whole
-from captum_lipschitz.errors import CaptumLipschitzWarning
+from captum_lipschitz._tensors import read_torch
+from captum_lipschitz.errors import CaptumLipschitzWarning, InvalidInputError
 from captum_lipschitz.training import LipschitzRegularizer
 from captum_lipschitz.training.processes import number_of_processes, process_rank
 
@@ -31,7 +32,7 @@ def load_state(regularizer: LipschitzRegularizer, folder: str | Path) -> bool:
     A checkpoint of training without a penalty has none: there is a warning, and the strength starts as it was made.
 
     Raises:
-        InvalidInputError: the state is not a regularizer's.
+        InvalidInputError: the file cannot be read, or the state is not a regularizer's.
     """
     own = _own_file(Path(folder))
     others = sorted(Path(folder).glob(f"{_NAME}*.pt"))
@@ -42,7 +43,13 @@ def load_state(regularizer: LipschitzRegularizer, folder: str | Path) -> bool:
             stacklevel=2,
         )
         return False
-    state = torch.load(own if own.exists() else others[0], weights_only=True)
+    file = own if own.exists() else others[0]
+    try:
+        state = read_torch(file)
+    except Exception as error:  # torch raises anything on a damaged file
+        raise InvalidInputError(f"resume_from_checkpoint: {file} cannot be read ({error})") from error
+    if not isinstance(state, dict):
+        raise InvalidInputError(f"resume_from_checkpoint: expected a state in {file}, got {type(state).__name__}")
     if not own.exists():
         state["generator"] = regularizer.generator.get_state()
     regularizer.load_state_dict(state)

@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def draw_trade_off(runs: Runs, path: Path) -> None:
     """Attack ARA against accuracy: a dot for each network, a line through the medians of each method's settings."""
-    figure, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    figure, ax = plt.subplots(figsize=(7, 5), layout="constrained")
     for method, settings in runs.items():
         colour = _COLOURS[method]
         medians = []
@@ -65,14 +65,14 @@ def draw_trade_off(runs: Runs, path: Path) -> None:
         ax.plot(*zip(*sorted(medians), strict=True), color=colour, label=METHODS[method].title)
     ax.set(xlabel="accuracy on clean images", ylabel="attack ARA (RMSE)")
     ax.set_ylim(bottom=0)
-    ax.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
 
 def draw_curves(runs: Runs, path: Path) -> None:
     """Accuracy against the size of the perturbation: one network of each method, of the first seed."""
-    figure, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    figure, ax = plt.subplots(figsize=(7, 5), layout="constrained")
     ax.set_title("one network of each method, not equally accurate", fontsize=9)
     chance = 0.0
     for method, settings in runs.items():
@@ -86,7 +86,7 @@ def draw_curves(runs: Runs, path: Path) -> None:
         chance = area.chance_accuracy
     ax.axhline(chance, color="0.6", linewidth=0.8, linestyle=":")
     ax.set(xlabel="perturbation size (RMSE)", ylabel="accuracy", ylim=(0, 1), xlim=(0, None))
-    ax.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

@@ -29,6 +29,15 @@ settings.register_profile(
 settings.load_profile(os.environ.get("CAPTUM_LIPSCHITZ_HYPOTHESIS", "default"))
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole runs take minutes, and are asked for: .ci/hosts does."""
+    if os.environ.get("CAPTUM_LIPSCHITZ_WHOLE_RUNS", "0") in ("", "0"):
+        for item in items:
+            if item.get_closest_marker("whole_run") is not None:
+                item.add_marker(pytest.mark.skip(reason="takes minutes: set CAPTUM_LIPSCHITZ_WHOLE_RUNS=1"))
+
+
 DATA = Path(os.environ.get("CAPTUM_LIPSCHITZ_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 

@@ -44,7 +44,7 @@ from captum_lipschitz.report.explanations.explaining import Setting, explaining,
 from captum_lipschitz.report.explanations.layers import runs_of
 from captum_lipschitz.training import StepRegularizer
 
-PLACES = 24  # of each call; the sweep under the mark "slow" takes many more
+PLACES = 24  # of each call; the sweep under the mark "whole_run" takes many more
 ATTACK = MinimumNormAttack(steps=3)
 
 
@@ -128,6 +128,7 @@ def test_any_line(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.whole_run
 @pytest.mark.parametrize("name", CALLS)
 def test_many_lines(name: str) -> None:
     sweep(CALLS[name], 400)

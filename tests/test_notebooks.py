@@ -44,6 +44,7 @@ def test_the_first_cell_says_what_it_is(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.whole_run
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_it_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ipykernel", reason="ipykernel is not installed")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -12,14 +11,6 @@ from image_folders import IMAGENET, write_images
 pytest.importorskip("torchvision", reason="torchvision is not installed: pip install 'captum-lipschitz[imagenet]'")
 pytest.importorskip("yaml", reason="PyYAML is not installed: pip install 'captum-lipschitz[imagenet]'")
 sys.path.insert(0, str(IMAGENET))
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole runs take minutes, and are asked for: .ci/hosts does."""
-    if os.environ.get("CAPTUM_LIPSCHITZ_WHOLE_RUNS", "0") in ("", "0"):
-        for item in items:
-            if item.get_closest_marker("whole_run") is not None:
-                item.add_marker(pytest.mark.skip(reason="a whole training run: set CAPTUM_LIPSCHITZ_WHOLE_RUNS=1"))
 
 
 @pytest.fixture(scope="session")

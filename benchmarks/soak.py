@@ -162,7 +162,8 @@ def measured(calls: int, model: nn.Module) -> Sample:
     gc.collect()
     objects = gc.get_objects()
     tensors = [item for item in objects if issubclass(type(item), Tensor)]
-    held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    storages = [tensor.untyped_storage() for tensor in tensors if tensor.layout is torch.strided]  # not sparse ones
+    held = {storage.data_ptr(): storage.nbytes() for storage in storages}
     status = Path("/proc/self/statm")
     pages = int(status.read_text(encoding="utf-8").split()[1]) if status.exists() else 0
     return Sample(calls, pages / 256, len(tensors), sum(held.values()) / 1024, len(objects), hooks_of(model))

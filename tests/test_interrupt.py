@@ -137,7 +137,7 @@ def test_many_lines(name: str) -> None:
 def training_step(model: nn.Module, x: Tensor, y: Tensor, regularizer: LipschitzRegularizer) -> float:
     inputs = x.clone().requires_grad_()
     logits = model(inputs)
-    return float(regularizer(logits, inputs, y, task_loss=F.cross_entropy(logits, y)).loss)
+    return regularizer(logits, inputs, y, task_loss=F.cross_entropy(logits, y)).loss.item()
 
 
 def test_a_torn_step_counts_for_none() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import tokenize
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -62,7 +63,9 @@ class ArrayData:
     def __init__(self, path: Path, *, limit: int | None = None, several_labels: bool = False) -> None:
         self._path = path
         with _named(f"data: {path} cannot be read as .npz"):
-            self._archive = zipfile.ZipFile(open_regular(path))
+            file = open_regular(path)
+            weakref.finalize(self, file.close)  # a ZipFile closes only what it has opened itself
+            self._archive = zipfile.ZipFile(file)
             images, labels = self._members()
             self._header = _read_header(self._archive, images)
             self.labels = _checked_labels(self._archive, labels, several=several_labels)

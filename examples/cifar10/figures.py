@@ -72,7 +72,7 @@ def draw_trade_off(runs: Runs, path: Path) -> None:
 
 def draw_curves(runs: Runs, path: Path) -> None:
     """Accuracy against the size of the perturbation: one network of each method, of the first seed."""
-    figure, ax = plt.subplots(figsize=(7, 5), layout="constrained")
+    figure, ax = plt.subplots(figsize=(7, 5.6), layout="constrained")
     ax.set_title("one network of each method, not equally accurate", fontsize=9)
     chance = 0.0
     for method, settings in runs.items():
@@ -86,7 +86,7 @@ def draw_curves(runs: Runs, path: Path) -> None:
         chance = area.chance_accuracy
     ax.axhline(chance, color="0.6", linewidth=0.8, linestyle=":")
     ax.set(xlabel="perturbation size (RMSE)", ylabel="accuracy", ylim=(0, 1), xlim=(0, None))
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=1, frameon=False, fontsize=8)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

@@ -140,6 +140,8 @@ def test_an_interrupted_graph_is_refused_by_name() -> None:
         trained(_Interrupted().double(), backend="aot_eager")
 
 
+# Dynamo, on its way to the refusal, looks at the gradients of the frame's tensors.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_compiling_from_outside_is_refused_by_name() -> None:
     inputs, labels = batch()
     regularizer = regularizer_of_30()

@@ -157,13 +157,21 @@ def hooks_of(model: nn.Module) -> int:
     return modules + sum(len(parameter._backward_hooks or ()) for parameter in model.parameters())  # noqa: SLF001
 
 
+def _held(tensor: Tensor) -> tuple[int, int] | None:
+    """Where a tensor's memory is, and its bytes; nothing for those without: sparse ones, a compiler's stand-ins."""
+    try:
+        storage = tensor.untyped_storage()
+        return storage.data_ptr(), storage.nbytes()
+    except (NotImplementedError, RuntimeError):
+        return None
+
+
 def measured(calls: int, model: nn.Module) -> Sample:
     """What there is now."""
     gc.collect()
     objects = gc.get_objects()
     tensors = [item for item in objects if issubclass(type(item), Tensor)]
-    storages = [tensor.untyped_storage() for tensor in tensors if tensor.layout is torch.strided]  # not sparse ones
-    held = {storage.data_ptr(): storage.nbytes() for storage in storages}
+    held = dict(filter(None, map(_held, tensors)))
     status = Path("/proc/self/statm")
     pages = int(status.read_text(encoding="utf-8").split()[1]) if status.exists() else 0
     return Sample(calls, pages / 256, len(tensors), sum(held.values()) / 1024, len(objects), hooks_of(model))

@@ -81,10 +81,8 @@ def interrupted_at(call: Callable[[], object], at: int) -> str:
         with breaking.running():
             call()
     except KeyboardInterrupt:
-        pass
-    else:
-        return ""
-    return breaking.place
+        return breaking.place
+    return ""
 
 
 def sampled(lines: int, number: int, seed: int) -> list[int]:

@@ -104,34 +104,36 @@ def case() -> tuple[nn.Module, Tensor, Tensor]:
     return half_frozen(network), inputs, labels
 
 
-def sweep(call: Call, places: int) -> None:
+def left_behind(call: Call, places: int) -> list[str]:
+    """What a call leaves changed where Ctrl-C comes, and places that it did not come to: of so many, none."""
     model, inputs, labels = case()
     call(model, inputs, labels)  # what torch imports at its first use is none of ours
     lines = lines_of(lambda: call(model, inputs, labels))
-    missed = 0
+    found = []
     for at in sampled(lines, places, seed=lines):
         torch.manual_seed(at)
         with torch.no_grad() if at % 2 else torch.enable_grad():
             before = snapshot(model, inputs, labels)
             place = interrupted_at(lambda: call(model, inputs, labels), at)
-            missed += not place
+            if not place:
+                found.append(f"line {at} of {lines} was not reached")
             try:
                 assert_unchanged(before, snapshot(model, inputs, labels))
             except AssertionError as error:
-                raise AssertionError(f"{error} by Ctrl-C at line {at} of {lines}, {place}") from None
-    assert not missed
+                found.append(f"{error} by Ctrl-C at line {at} of {lines}, {place}")
+    return found
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_any_line(name: str) -> None:
-    sweep(CALLS[name], PLACES)
+    assert left_behind(CALLS[name], PLACES) == []
 
 
 @pytest.mark.slow
 @pytest.mark.whole_run
 @pytest.mark.parametrize("name", CALLS)
 def test_many_lines(name: str) -> None:
-    sweep(CALLS[name], 400)
+    assert left_behind(CALLS[name], 400) == []
 
 
 def training_step(model: nn.Module, x: Tensor, y: Tensor, regularizer: LipschitzRegularizer) -> float:
@@ -290,5 +292,6 @@ def test_the_sweep_can_fail() -> None:
         for module, mode in zip(model.modules(), modes, strict=True):
             module.training = mode
 
-    with pytest.raises(AssertionError, match="modes changed by Ctrl-C at line"):
-        sweep(careless, PLACES)
+    found = left_behind(careless, PLACES)
+    assert found
+    assert all("modes changed by Ctrl-C at line" in one for one in found)

@@ -15,7 +15,7 @@ set -euo pipefail
 export IMAGENET="${IMAGENET:?the folder that holds train and val}" OUTPUT="${OUTPUT:-runs/resnet50-robust}"
 export OMP_NUM_THREADS=1
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-128}"  # srun does not take it from sbatch by itself
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)  # reads all: head would end scontrol, and with it the job
 mkdir -p "$OUTPUT"
 
 # Five minutes before the time is up SLURM signals this shell alone. --requeue covers failed and preempted jobs, not those.

@@ -84,17 +84,17 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert "interrupted; --resume goes on from the last checkpoint" in capsys.readouterr().err
 
 
-# What a cluster has, for slurm.sh: a run that ends when the stop file is there, and a record of what is queued again.
+# What a (large) cluster has, for slurm.sh: a run that ends when the stop file is there, and a record of what is queued again.
 _SRUN = """#!/bin/sh
-echo "$@" > "$OUTPUT/started"
-for _ in $(seq 200); do
+echo "$@" > "$OUTPUT/starting" && mv "$OUTPUT/starting" "$OUTPUT/started"
+for _ in $(seq 2400); do
     [ -e "$OUTPUT/stop" ] && exit {status}
     sleep 0.05
 done
 exit 9
 """
 _SCONTROL = """#!/bin/sh
-if [ "$1" = show ]; then echo node7; echo node8; else echo "$@" > "$OUTPUT/queued"; fi
+if [ "$1" = show ]; then echo node7; seq 200000; else echo "$@" > "$OUTPUT/queued"; fi
 """
 
 
@@ -112,13 +112,14 @@ def _job(folder: Path, status: int) -> subprocess.Popen[bytes]:
 @pytest.mark.parametrize(("status", "queued"), [(0, True), (1, False)])
 def test_a_job_that_runs_out_of_time_saves_and_is_queued_again(status: int, queued: bool, tmp_path: Path) -> None:
     job, out = _job(tmp_path, status), tmp_path / "out"
-    for _ in range(400):
-        if (out / "started").exists():
-            break
+    began = time.monotonic()
+    while not (out / "started").exists():
+        assert job.poll() is None, "ended before it started the run"
+        assert time.monotonic() - began < 120  # a busy machine has needed more than eight seconds
         time.sleep(0.02)
     assert "--rdzv-endpoint node7:29500" in (out / "started").read_text()
     job.send_signal(signal.SIGUSR1)
-    assert job.wait(timeout=30) == status
+    assert job.wait(timeout=120) == status
     assert (out / "queued").exists() == queued
     if queued:
         assert (out / "queued").read_text() == "requeue 41\n"

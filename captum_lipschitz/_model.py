@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from captum_lipschitz._memory import in_chunks
-from captum_lipschitz._trace import no_trace as no_trace  # noqa: PLC0414 (what checks a model also runs it)
 from captum_lipschitz._typing import Model
 from captum_lipschitz.errors import DisconnectedModelError, InvalidInputError, InvalidTypeError, ModelOutputError
 

@@ -3,6 +3,10 @@
 Python raises ``KeyboardInterrupt`` between any two instructions, in a ``finally`` block too. So whatever is undone here
 can be undone twice, and is: a first time that is interrupted is made good by the second.
 
+It may come in Python's own code between a block and what we do at its end, which then does not run. So each thread
+notes what it still has to undo, and who undoes something begins with what was left above it. Around the outermost there
+is ``settled``, which changes nothing and so cannot be torn itself.
+
 Torch's global random state belongs to the whole program. Who seeds it and draws from it (``seeded``) does so while no
 other thread does; who only wants it back afterwards (``no_trace``) shares it with the other threads within, of whom the
 first saves it and the last restores it.
@@ -12,13 +16,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
 _TURN = threading.RLock()  # held while the global random state is seeded and drawn from, saved, or restored
-_THREAD = threading.local()  # ``innermost``: what this thread will restore first
+_THREAD = threading.local()  # ``owed``: what this thread has to undo, the last first; ``innermost``: its last ``_Kept``
 _WITHIN: list[_Kept] = []  # the outermost of each thread, in the order in which they came
 
 
@@ -38,42 +42,38 @@ def no_trace(model: Callable[..., object], inputs: Tensor, *, evaluation: bool =
         evaluation: switch the model to evaluation mode inside.
     """
     kept = _Kept(model, inputs.device, evaluation=evaluation)
-    try:
-        try:
-            kept.begin()
-            left_inference = torch.inference_mode(mode=False) if torch.is_inference_mode_enabled() else nullcontext()
-            with left_inference, torch.enable_grad():
-                yield
-        finally:
-            kept.restore()
-    finally:
-        kept.restore()
+    with undone(kept.restore):
+        kept.begin()
+        yield
 
 
 @contextmanager
 def undone(undo: Callable[[], object]) -> Iterator[None]:
     """At the end ``undo()``, which must bear being called twice: where Ctrl-C comes into the first call."""
+    owed = _Owed(undo)
+    ended = False
     try:
         try:
+            owed.note()
             yield
+            ended = True
         finally:
-            undo()
+            owed.settle(alone=ended)
     finally:
-        undo()
+        owed.settle(alone=ended)
 
 
-@contextmanager
-def undone_on_error(undo: Callable[[], object]) -> Iterator[None]:
-    """On an error or Ctrl-C ``undo()``, which must bear being called twice."""
-    finished = False
+def settled() -> AbstractContextManager[None]:
+    """Around what undoes something at its end, so that it is undone wherever Ctrl-C comes.
 
-    def back() -> None:
-        if not finished:
-            undo()
+    As in ``with settled(), no_trace(model, inputs):``. Of several, only the outermost of a call needs it.
+    """
+    return undone(_nothing)
 
-    with undone(back):
-        yield
-        finished = True
+
+def outside_inference_mode() -> AbstractContextManager[object]:
+    """Inside, tensors are made that can take part in gradients, also where the caller is in inference mode."""
+    return torch.inference_mode(mode=False) if torch.is_inference_mode_enabled() else nullcontext()
 
 
 @contextmanager
@@ -123,6 +123,32 @@ def set_random_states(states: dict[torch.device, Tensor]) -> None:
                 torch.cuda.set_rng_state(state, device)
 
 
+class _Owed:
+    """What a thread still has to undo, and where among the rest of it."""
+
+    def __init__(self, undo: Callable[[], object]) -> None:
+        self.undo = undo
+        self._all: list[_Owed] = _THREAD.__dict__.setdefault("owed", [])
+
+    def note(self) -> None:
+        self._all.append(self)
+
+    def settle(self, *, alone: bool) -> None:
+        """Undo it, unless that is done; first, if not ``alone``, what was begun after it and never ended."""
+        while self in self._all:
+            last = self if alone else self._all[-1]
+            try:
+                last.undo()
+            except Exception:  # it will not be better the second time
+                self._all.remove(last)
+                raise
+            self._all.remove(last)
+
+
+def _nothing() -> None:
+    """What ``settled`` undoes."""
+
+
 class _Kept:
     """What ``no_trace`` puts back: a model's modes and buffers, and the state of thread and program around it.
 
@@ -143,6 +169,7 @@ class _Kept:
             for name, buffer in module.named_buffers(recurse=False)
         ]
         self._gradients = torch.is_grad_enabled()
+        self._inference = torch.inference_mode(mode=False) if torch.is_inference_mode_enabled() else None
         self._restored = False
         self.outer: _Kept | None = getattr(_THREAD, "innermost", None)
         self.states = random_states(device)
@@ -158,31 +185,27 @@ class _Kept:
             for module, training in self._modes:
                 if training:
                     module.training = False
+        # No context managers within that of ours: one that is torn would change the mode once more when it is dropped.
+        if self._inference is not None:
+            self._inference.__enter__()
+        torch.set_grad_enabled(mode=True)
 
     def restore(self) -> None:
-        """Put everything back, and first what was begun within and never ended. May be called more than once."""
+        """Put everything back. May be called more than once."""
         if self._restored:
             return
-        for inner in self._begun_within():
-            inner.restore()
         for module, training in self._modes:
             if module.training != training:
                 module.training = training
         for module, name, buffer, before in self._buffers:
             buffer.data.copy_(before)  # by ``data``: a graph in flight may hold the buffer, and stays valid
             setattr(module, name, buffer)  # also where a forward pass put another tensor in its place
+        if self._inference is not None and not torch.is_inference_mode_enabled():
+            self._inference.__exit__(None, None, None)
         torch.set_grad_enabled(mode=self._gradients)
         self._restore_random_states()
         _THREAD.innermost = self.outer
         self._restored = True
-
-    def _begun_within(self) -> list[_Kept]:
-        """Those that Ctrl-C has kept from being restored in their turn, the innermost first."""
-        found, kept = [], getattr(_THREAD, "innermost", None)
-        while kept is not None and kept is not self:
-            found.append(kept)
-            kept = kept.outer
-        return found if kept is self else []
 
     def _restore_random_states(self) -> None:
         with _TURN:

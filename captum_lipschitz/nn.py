@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from captum_lipschitz._trace import undone_on_error
 from captum_lipschitz.errors import CaptumLipschitzWarning, InvalidInputError, UnreachableActivationError
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -137,15 +136,14 @@ def replace_activations(model: ModuleT, factory: Callable[[], nn.Module] = HalfH
 def _replace_modules(model: nn.Module, factory: Callable[[], nn.Module]) -> int:
     found = [(p, child) for p, child in model.named_modules(remove_duplicate=False) if type(child) is nn.ReLU]
     made = {child: factory().train(child.training) for child in dict.fromkeys(child for _, child in found)}
-
-    def back() -> None:
-        for path, child in found:
-            model.set_submodule(path, child)
-
-    with undone_on_error(back):
+    try:
         for path, child in found:
             model.set_submodule(path, made[child])
-    return len(made)
+        return len(made)
+    except BaseException:  # Ctrl-C too: all of them or none
+        for path, child in found:
+            model.set_submodule(path, child)
+        raise
 
 
 def _functional_relus(model: nn.Module) -> Iterator[str]:

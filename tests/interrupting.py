@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import captum_lipschitz
 
 PACKAGE = str(Path(captum_lipschitz.__file__).parent)
+_LAST: list[KeyboardInterrupt] = []  # kept, as a notebook keeps it, with all that its frames hold
 CONTEXTS = ("contextlib.py", "grad_mode.py")  # Python's and torch's own, which ours are made with
 
 
@@ -47,11 +49,14 @@ class Interrupting:
     @contextmanager
     def running(self) -> Iterator[None]:
         before = sys.gettrace()
+        _LAST.clear()  # what an earlier interruption left is dropped now, and not among the lines that are counted
+        gc.disable()
         sys.settrace(self._call)
         try:
             yield
         finally:
             sys.settrace(before)
+            gc.enable()
 
     def _call(self, frame: FrameType, event: str, argument: Any) -> Any:
         path = frame.f_code.co_filename
@@ -80,7 +85,8 @@ def interrupted_at(call: Callable[[], object], at: int) -> str:
     try:
         with breaking.running():
             call()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        _LAST[:] = [error]
         return breaking.place
     return ""
 

@@ -35,6 +35,7 @@ from captum_lipschitz import (
     recalibrate_batch_norm,
     replace_activations,
 )
+from captum_lipschitz._trace import no_trace, settled, undone
 from captum_lipschitz.criteria import Misclassified
 from captum_lipschitz.geometry import RMSE
 from captum_lipschitz.metrics import attack_keeping_explanation, invalidation
@@ -134,6 +135,73 @@ def test_any_line(name: str) -> None:
 @pytest.mark.parametrize("name", CALLS)
 def test_many_lines(name: str) -> None:
     assert left_behind(CALLS[name], 400) == []
+
+
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("evaluation", [True, False])
+def test_every_line_of_what_leaves_no_trace(grad: bool, evaluation: bool) -> None:
+    """In Python's own ``contextlib`` too, where nothing of ours runs that could put things back."""
+    model, inputs, _ = case()
+    model.train()
+
+    def call() -> None:
+        with settled(), no_trace(model, inputs, evaluation=evaluation), no_trace(model[0], inputs):
+            model(inputs + torch.randn(1))
+
+    lines = lines_of(call)
+    for at in range(1, lines + 1):
+        with torch.set_grad_enabled(grad):
+            before = snapshot(model)
+            place = interrupted_at(call, at)
+            try:
+                assert_unchanged(before, snapshot(model))
+            except AssertionError as error:
+                raise AssertionError(f"line {at} of {lines}, {place}") from error
+
+
+def test_what_was_torn_within_is_undone_first() -> None:
+    undone_ones: list[str] = []
+    torn = undone(lambda: undone_ones.append("inner"))
+
+    def tear() -> None:
+        with settled(), undone(lambda: undone_ones.append("outer")):
+            torn.__enter__()  # and Ctrl-C before its end
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tear()
+    assert undone_ones == ["inner", "outer"]
+    with settled(), undone(lambda: undone_ones.append("later")):
+        torn.__exit__(None, None, None)  # whenever its frames are dropped, it undoes nothing any more
+        assert undone_ones == ["inner", "outer"]
+    assert undone_ones == ["inner", "outer", "later"]
+
+
+def test_who_ends_out_of_turn_undoes_its_own() -> None:
+    undone_ones: list[str] = []
+    first, second = (undone(lambda name=name: undone_ones.append(name)) for name in ("first", "second"))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert undone_ones == ["first"]
+    second.__exit__(None, None, None)
+    assert undone_ones == ["first", "second"]
+
+
+def test_an_undoing_that_fails_keeps_no_other_from_it() -> None:
+    undone_ones: list[str] = []
+
+    def fail() -> None:
+        undone_ones.append("failed")
+        raise RuntimeError("cannot")
+
+    def run() -> None:
+        with settled(), undone(lambda: undone_ones.append("outer")), undone(fail):
+            raise KeyboardInterrupt
+
+    with pytest.raises(RuntimeError, match="cannot"):
+        run()
+    assert undone_ones == ["failed", "outer"]
 
 
 def training_step(model: nn.Module, x: Tensor, y: Tensor, regularizer: LipschitzRegularizer) -> float:

@@ -30,9 +30,8 @@ from captum_lipschitz import (
     accuracy_robustness_area,
     local_lipschitz,
 )
-from captum_lipschitz._model import no_trace
 from captum_lipschitz._shared import Shared
-from captum_lipschitz._trace import seeded
+from captum_lipschitz._trace import no_trace, seeded
 from captum_lipschitz.training.attention import plain_attention
 
 THREADS, TURNS = 2, 3

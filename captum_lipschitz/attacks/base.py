@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from captum_lipschitz._memory import in_chunks
-from captum_lipschitz._model import RowwiseModel, check_inputs, gradient, no_trace
+from captum_lipschitz._model import RowwiseModel, check_inputs, gradient
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz._typing import Model
 from captum_lipschitz.criteria import Criterion, as_criterion
 from captum_lipschitz.errors import InvalidInputError
@@ -252,7 +253,7 @@ class Attack(ABC):
         if self.bounds is not None:
             self.bounds.check(inputs)
             self.bounds.check_shared(inputs)
-        with no_trace(model, inputs):
+        with settled(), no_trace(model, inputs):
             if inputs.is_inference():
                 inputs = inputs.clone()
             whole = Problem(model, inputs, labels, goal, self.bounds)

@@ -13,7 +13,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from captum_lipschitz._memory import in_chunks, one_room, takes_batch_statistics
-from captum_lipschitz._model import check_logits, no_trace
+from captum_lipschitz._model import check_logits
+from captum_lipschitz._trace import no_trace, outside_inference_mode, settled
 from captum_lipschitz.attr._budget import Budget
 from captum_lipschitz.attr._packing import Packed, take
 from captum_lipschitz.attr._targets import OBJECTIVES, Evidence, not_a_tensor, settle
@@ -119,7 +120,7 @@ class ChangeAttribution(GradientAttribution):
         rows = len(tensors[0])
         if classes is None:
             first = [take(value, slice(0, 1), rows) for value in (*tensors, *arguments)]
-            with no_trace(self.forward_func, tensors[0], evaluation=False), torch.no_grad():
+            with settled(), no_trace(self.forward_func, tensors[0], evaluation=False), torch.no_grad():
                 output = self.forward_func(*first)
                 if not isinstance(output, Tensor):
                     raise not_a_tensor(output)
@@ -153,7 +154,7 @@ class ChangeAttribution(GradientAttribution):
         """The inputs themselves; ``rest`` is what ``Packed.of`` takes."""
         del internal_batch_size
         tensors, arguments = formatted(inputs, additional_forward_args)
-        with torch.inference_mode(mode=False):
+        with outside_inference_mode():
             packed = Packed.of(tensors, arguments=arguments, **rest)
 
         def run(batch: Packed, features: Tensor) -> object:
@@ -233,7 +234,7 @@ class ChangeAttribution(GradientAttribution):
             def change(start: int, stop: int) -> Tensor:
                 batch = packed.rows(slice(start, stop))
                 read = evidence(batch)
-                with no_trace(self.forward_func, batch.features, evaluation=evaluation), torch.no_grad():
+                with settled(), no_trace(self.forward_func, batch.features, evaluation=evaluation), torch.no_grad():
                     before = read(run(batch, batch.features.clone()))  # the model may change what it is given
                     after = read(run(batch, batch.features + deltas[start:stop]))
                 return after - before

@@ -14,7 +14,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from captum_lipschitz._memory import in_chunks, takes_batch_statistics
-from captum_lipschitz._model import gradient, no_trace
+from captum_lipschitz._model import gradient
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz.attacks.paper import check_steps, shrinking_steps
 from captum_lipschitz.attr._budget import Budget, check_rho
 from captum_lipschitz.attr._packing import Packed
@@ -60,7 +61,7 @@ def walk_all(
     def work(start: int, stop: int) -> tuple[Tensor, Tensor]:
         batch = packed.rows(slice(start, stop))
         progress.total = progress.n + walk.n_steps * math.ceil((len(packed) - start) / len(batch))
-        with no_trace(model, batch.features, evaluation=False):
+        with settled(), no_trace(model, batch.features, evaluation=False):
             return _walk(walk, forward, batch, evidence(batch), Budget(norm, batch, walk.rho), progress)
 
     walked = in_chunks(

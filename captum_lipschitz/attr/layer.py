@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from captum_lipschitz._hooks import hooks_kept
 from captum_lipschitz._memory import in_chunks, takes_batch_statistics
-from captum_lipschitz._model import no_trace
+from captum_lipschitz._trace import no_trace, outside_inference_mode, settled
 from captum_lipschitz.attr._change import (
     ChangeAttribution,
     Subject,
@@ -201,7 +201,7 @@ class LayerAdversarialAttribution(LayerAttribution, ChangeAttribution):
             raise InvalidInputError(
                 f"layer: expected activations of one row for each of {len(tensors[0])} examples, got {shapes}"
             )
-        with torch.inference_mode(mode=False):
+        with outside_inference_mode():
             packed = Packed.of(flat, arguments=given, bounds=bounds, name="activations", **rest)
             room = None if packed.bounds is None else Bounds(*(limit - packed.features for limit in packed.bounds))
             packed = replace(packed, features=torch.zeros_like(packed.features), bounds=room)
@@ -235,7 +235,7 @@ class LayerAdversarialAttribution(LayerAttribution, ChangeAttribution):
                 )
             return found if isinstance(self.layer, list) else [found]
 
-        with no_trace(self.forward_func, inputs[0], evaluation=False):
+        with settled(), no_trace(self.forward_func, inputs[0], evaluation=False):
             batches = in_chunks(
                 run,
                 rows,

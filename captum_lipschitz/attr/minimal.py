@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from captum_lipschitz._memory import in_chunks
-from captum_lipschitz._model import no_trace
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz.attacks import MinimumNormAttack
 from captum_lipschitz.attr._change import ChangeAttribution, TensorOrTensors, evidence_for
 from captum_lipschitz.attr._decision import Decision, decision_about
@@ -137,7 +137,7 @@ class MinimalAdversarialAttribution(ChangeAttribution):
             attack = MinimumNormAttack(
                 effort=effort, steps=n_steps, norm=kind(_first(batch.scale)), bounds=_one(batch.bounds)
             )
-            with no_trace(self.forward_func, batch.features):
+            with settled(), no_trace(self.forward_func, batch.features):
                 found = _smallest(attack, run, batch, decide)
             progress.update(len(batch))
             return found
@@ -184,7 +184,7 @@ class MinimalAdversarialAttribution(ChangeAttribution):
 
         def value(start: int, stop: int) -> Tensor:
             batch, goal = packed.rows(slice(start, stop)), _between(criterion, start, stop)
-            with no_trace(self.forward_func, batch.features):
+            with settled(), no_trace(self.forward_func, batch.features):
                 decision = decision_about(run, batch, criterion=goal, objective=objective, threshold=threshold)
                 return decision.value(batch.features + deltas[start:stop])
 

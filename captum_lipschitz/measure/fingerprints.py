@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_lipschitz._model import no_trace
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz._typing import Model
 from captum_lipschitz.measure.data import ImageData
 from captum_lipschitz.measure.models import TORCHVISION, Normalised, named_object
@@ -60,7 +60,7 @@ def answers_hash(model: Model, images: Tensor) -> str | None:
         return None
     outputs = []
     for _ in range(2):
-        with no_trace(model, images), torch.no_grad():
+        with settled(), no_trace(model, images), torch.no_grad():
             torch.manual_seed(0)
             outputs.append(model(images).detach().cpu().contiguous())
     if not torch.equal(*outputs):

@@ -11,7 +11,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from captum_lipschitz._memory import one_room
-from captum_lipschitz._model import check_labels, check_logits, no_trace
+from captum_lipschitz._model import check_labels, check_logits
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz._typing import Model
 from captum_lipschitz.attacks import Attack
 from captum_lipschitz.criteria import as_criterion
@@ -135,7 +136,7 @@ def _measurement(settings: AraSettings, data: ImageData, device: torch.device) -
 
 def _number_of_classes(model: Model, image: Tensor) -> int:
     try:
-        with no_trace(model, image), torch.no_grad():
+        with settled(), no_trace(model, image), torch.no_grad():
             return check_logits(model(image), 1).shape[1]
     except RuntimeError as error:
         shape, reason = tuple(image.shape[1:]), str(error).partition("\n")[0]

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from captum_lipschitz._memory import one_room
-from captum_lipschitz._model import RowwiseModel, check_inputs, check_labels, no_trace
+from captum_lipschitz._model import RowwiseModel, check_inputs, check_labels
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz._typing import Model
 from captum_lipschitz.attacks import MinimumNormAttack, PaperAttack
 from captum_lipschitz.metrics.measurement import AnyAttack
@@ -79,7 +80,7 @@ def confined_distances(
     check_region(region, images)
     attack = MinimumNormAttack() if attack is None else attack
     mask = region.to(images.device) if images.dim() == 2 else region.to(images.device)[:, None]
-    with no_trace(model, images):
+    with settled(), no_trace(model, images):
         images, labels = (x.clone() if x.is_inference() else x for x in (images, labels))
         whole = ConfinedModel(model, images, mask)
         together = torch.arange(len(images), device=images.device)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from captum_lipschitz._memory import one_room
-from captum_lipschitz._model import check_inputs, check_labels, no_trace
+from captum_lipschitz._model import check_inputs, check_labels
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz._typing import Model
 from captum_lipschitz.attacks import AttackResult, MinimumNormAttack
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
@@ -87,7 +88,7 @@ def invalidation(
     check_share(top, "top")
     _check_attacked(attacked, images)
     attack = MinimumNormAttack() if attack is None else attack
-    with no_trace(model, images):
+    with settled(), no_trace(model, images):
         images, labels = (x.clone() if x.is_inference() else x for x in (images, labels))
         correct, answer = attack_and_verify(model, images, labels, attack, attacked)
         changed = correct & torch.isfinite(answer.distances)

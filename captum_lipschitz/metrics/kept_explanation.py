@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from captum_lipschitz._memory import one_room
-from captum_lipschitz._model import check_inputs, check_labels, no_trace
+from captum_lipschitz._model import check_inputs, check_labels
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz._typing import Model
 from captum_lipschitz.attacks import MinimumNormAttack
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
@@ -139,7 +140,7 @@ def attack_keeping_explanation(
         box.check_shared(images)
     attack = MinimumNormAttack(bounds=box) if attack is None else attack
     terms = Terms(similarity, measure == "correlation", magnitude, box)
-    with no_trace(model, images):
+    with settled(), no_trace(model, images):
         images, labels = (x.clone() if x.is_inference() else x for x in (images, labels))
         correct, start = attack_and_verify(model, images, labels, attack)
         adversarial, distances = images.clone(), torch.full_like(start.distances, math.inf)

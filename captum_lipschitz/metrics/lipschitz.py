@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from captum_lipschitz._memory import in_chunks, out_of_memory
-from captum_lipschitz._model import check_inputs, check_labels, check_logits, gradient, no_trace
+from captum_lipschitz._model import check_inputs, check_labels, check_logits, gradient
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz._typing import Model
 from captum_lipschitz.criteria import Criterion, as_criterion
 from captum_lipschitz.errors import InvalidInputError
@@ -83,7 +84,7 @@ def local_lipschitz(
         slope = gradient(margin(logits, own), leaf)
         return row_dot(slope, measure.steepest(slope))
 
-    with no_trace(model, inputs):
+    with settled(), no_trace(model, inputs):
         return torch.cat(in_chunks(steepness, len(inputs), what="local_lipschitz", device=inputs.device))
 
 
@@ -143,7 +144,7 @@ def margin_radius(
         radius = measure.distance_to_hyperplane(value.detach(), gradient(value, leaf))
         return torch.where(value.detach() <= 0, torch.zeros_like(radius), radius)
 
-    with no_trace(model, inputs):
+    with settled(), no_trace(model, inputs):
         return torch.cat(in_chunks(radius_of, len(inputs), what="margin_radius", device=inputs.device))
 
 

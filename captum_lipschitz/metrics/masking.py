@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_lipschitz._memory import as_many_as_fit
-from captum_lipschitz._model import check_inputs, no_trace
+from captum_lipschitz._model import check_inputs
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz._typing import Model
 from captum_lipschitz.attacks import Problem
 from captum_lipschitz.criteria import LabelFlips, Misclassified, Reaches
@@ -102,7 +103,7 @@ def find_doubts(
         draws.set_state(before)
         pool = images[: 2 * count].detach().to(device)
         criterion = measurement.criterion.rows(torch.arange(start, start + count))
-        with no_trace(measurement.model, pool):
+        with settled(), no_trace(measurement.model, pool):
             pool = pool.clone()  # an ordinary tensor, whatever mode the caller's was made in
             problem = Problem(measurement.model, pool[:count], labels[:count].to(device), criterion, measurement.bounds)
             return _of_problem(problem, distances[:count].to(device).double(), measurement.norm, pool, draws, depth)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from captum_lipschitz._memory import in_chunks
-from captum_lipschitz._model import check_inputs, logits_of, no_trace
+from captum_lipschitz._model import check_inputs, logits_of
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz._typing import Model
 from captum_lipschitz.attacks import Attack, AttackResult
 from captum_lipschitz.attacks.base import joined
@@ -75,7 +76,7 @@ class Measurement:
         images, labels = images.detach().to(device), labels.to(device)
         result = self._attacked(images, labels, criterion)
         answers = torch.where(rowwise(result.found, images), result.adversarial_inputs, images)
-        with no_trace(self.model, images), torch.no_grad():
+        with settled(), no_trace(self.model, images), torch.no_grad():
             clean = logits_of(self.model, images, criterion.check_logits)
             perturbed = logits_of(self.model, answers, partial(criterion.check_logits, finite=False))
         solved = criterion.value(clean, labels) <= 0

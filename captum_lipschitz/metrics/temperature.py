@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from captum_lipschitz._memory import one_room
-from captum_lipschitz._model import check_inputs, check_labels, device_of, logits_of, no_trace
+from captum_lipschitz._model import check_inputs, check_labels, device_of, logits_of
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz._typing import Model
 from captum_lipschitz.criteria import BelowChance
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
@@ -166,7 +167,7 @@ def _logits(model: Model, data: Data, device: torch.device | None) -> tuple[Tens
     for images, labels in batches(data, check_labels):
         check_inputs(images, "images")
         inputs = images.detach().to(device or images.device)
-        with no_trace(model, inputs), torch.no_grad():
+        with settled(), no_trace(model, inputs), torch.no_grad():
             logits = logits_of(model, inputs)
         found.append((logits.cpu().double(), check_labels(labels.cpu(), len(inputs), logits.shape[1])))
     if not found:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from captum_lipschitz._model import no_trace
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz.metrics import AraResult
 from captum_lipschitz.metrics.ara import summarise
 from captum_lipschitz.metrics.doubts import Doubt
@@ -63,7 +63,7 @@ def _without_attack(work: Work) -> Robustness | None:
 
 def _correct(subject: Subject, job: Job) -> torch.Tensor:
     images = subject.images(job.start, job.stop)
-    with no_trace(subject.model, images), torch.no_grad():
+    with settled(), no_trace(subject.model, images), torch.no_grad():
         decisions = subject.model(images).argmax(1)
     return decisions.cpu() == subject.labels[job.start : job.stop]
 

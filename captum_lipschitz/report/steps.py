@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from captum_lipschitz._model import no_trace
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz._typing import Model
 from captum_lipschitz.attacks import AttackResult, MinimumNormAttack
 from captum_lipschitz.criteria import Criterion, as_criterion
@@ -69,7 +69,7 @@ def attacked(subject: Subject, chunk: Chunk) -> tuple[Step, AttackResult]:
     images = chunk.images
     result = subject.attack(subject.model, images, chunk.labels)
     part = measurement(subject, _Given(result)).run(images, chunk.labels, start=chunk.start)
-    with no_trace(subject.model, images), torch.no_grad():
+    with settled(), no_trace(subject.model, images), torch.no_grad():
         decisions = subject.model(images).argmax(1)
     step = Step(
         values={
@@ -155,7 +155,7 @@ def as_image(notes: Mapping[str, Any]) -> ExplainedImage:
 
 def faithful(subject: Subject, chunk: Chunk, method: Method, settings: AuditSettings) -> Step:
     """How faithful a method's explanations of the model's own decisions are, by every measure that can be taken."""
-    with no_trace(subject.model, chunk.images), torch.no_grad():
+    with settled(), no_trace(subject.model, chunk.images), torch.no_grad():
         decisions = subject.model(chunk.images).argmax(1)
     found = explanation_fidelity(
         subject.model,
@@ -192,7 +192,7 @@ def pictured(subject: Subject, chunk: Chunk, settings: AuditSettings) -> Step:
 
     ``failed`` names the methods that raised, with the reason, once for each image.
     """
-    with no_trace(subject.model, chunk.images), torch.no_grad():
+    with settled(), no_trace(subject.model, chunk.images), torch.no_grad():
         logits = subject.model(chunk.images)
     several = subject.head.kind == "multi_label"
     methods, shown = pictured_methods(subject.methods, images=settings.images), []

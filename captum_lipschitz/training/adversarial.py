@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_lipschitz._model import check_inputs, no_trace
-from captum_lipschitz._trace import seeded, undone_on_error
+from captum_lipschitz._model import check_inputs
+from captum_lipschitz._trace import no_trace, seeded, settled
 from captum_lipschitz.attacks.base import Attack, Problem
 from captum_lipschitz.attacks.paper import PaperAttack
 from captum_lipschitz.criteria import Criterion, as_criterion
@@ -126,9 +126,12 @@ class AdversarialTraining:
             self.attack.bounds.check(batch.inputs)
         refuse_waiting(network, batch_statistics=self.batch_statistics)
         before = self.generator.get_state()
-        with undone_on_error(lambda: self.generator.set_state(before)):
+        try:
             rows, seed = self._draw(len(inputs))
             return self._replaced(batch, rows.to(inputs.device), seed)
+        except BaseException:  # Ctrl-C too
+            self.generator.set_state(before)
+            raise
 
     def state_dict(self) -> dict[str, Any]:
         """All that a checkpoint must hold to go on with the same choices: the generator's state."""
@@ -158,7 +161,12 @@ class AdversarialTraining:
         if not len(rows):
             return answer
         evaluation = not self.batch_statistics
-        with no_trace(batch.network, answer, evaluation=evaluation), uncounted(), seeded(seed, answer.device):
+        with (
+            settled(),
+            no_trace(batch.network, answer, evaluation=evaluation),
+            uncounted(),
+            seeded(seed, answer.device),
+        ):
             problem = batch.problem(rows, self.attack)
             perturbations, used = self._search(problem)
             images = problem.images(perturbations.detach()).to(answer.dtype)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_lipschitz._hooks import Hooks
-from captum_lipschitz._trace import undone, undone_on_error
+from captum_lipschitz._trace import undone
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.training.cross_entropy import read_cross_entropy
 from captum_lipschitz.training.processes import number_of_processes
@@ -48,9 +48,12 @@ class AttachedRegularizer:
         self.last_output: RegularizerOutput | None = None
         self._loss_scale = loss_scale
         self._hooks = Hooks()
-        with undone_on_error(self.remove):
+        try:
             self._hooks.before(model, self._watch_inputs)
             self._hooks.after(model, self._watch_logits)
+        except BaseException:  # Ctrl-C too
+            self.remove()
+            raise
 
     def remove(self) -> None:
         """Detach: the model trains as it did before. May be called more than once."""

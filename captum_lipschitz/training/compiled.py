@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_lipschitz._model import no_trace
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz.errors import UnsupportedTrainingError
 from captum_lipschitz.training.graph import compared
 from captum_lipschitz.training.processes import number_of_processes
@@ -75,7 +75,7 @@ class CompiledPenalty:
     def _compare(self, module: nn.Module, leaf: Tensor, *arguments: Any) -> bool:
         """Whether there was a gradient to compare; raises where it differs."""
         trained = [p for p in module.parameters() if p.requires_grad]
-        with no_trace(module, leaf, evaluation=False), _without_dropout(module):
+        with settled(), no_trace(module, leaf, evaluation=False), _without_dropout(module):
             plain = self._form(module, leaf, *arguments)[1]
             # fp16 would round the gradient of a mean over so many pixels to zero, or overflow by that of a sum.
             for scale in (leaf.numel(), leaf.numel() ** 0.5, 1.0):

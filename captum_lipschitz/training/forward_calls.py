@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from captum_lipschitz._hooks import Hooks
-from captum_lipschitz._trace import undone_on_error
 from captum_lipschitz.errors import UnsupportedTrainingError
 
 
@@ -80,11 +79,14 @@ class ForwardCalls:
         self._hooks = Hooks()
 
     def __enter__(self) -> Self:
-        with undone_on_error(self._hooks.remove):
+        try:
             for name, network in self._networks.items():
                 self._hooks.before(network, self._before, with_kwargs=True)
                 self._hooks.after(network, self._namer(name), with_kwargs=True)
-            return self
+        except BaseException:  # Ctrl-C too
+            self.close()
+            raise
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

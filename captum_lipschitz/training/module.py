@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captum_lipschitz._trace import undone_on_error
+from captum_lipschitz._trace import settled
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.training.attention import plain_attention
 from captum_lipschitz.training.compiled import CompiledPenalty
@@ -167,11 +167,15 @@ class RegularizedModule(nn.Module):
         leaf = inputs if inputs.requires_grad else inputs.detach().requires_grad_()
         before = self.regularizer.generator.get_state()
         form = self._compiled or _form
-        with undone_on_error(lambda: self.regularizer.generator.set_state(before)), plain_attention():
-            if draws is None:
-                draws = self.regularizer.draw(len(inputs), inputs.device)
-            logits, penalty = form(self, leaf, labels, draws, arguments, keywords)
-        return RegularizedOutput(logits, penalty * self.regularizer.resolution_factor(inputs))
+        try:
+            with settled(), plain_attention():
+                if draws is None:
+                    draws = self.regularizer.draw(len(inputs), inputs.device)
+                logits, penalty = form(self, leaf, labels, draws, arguments, keywords)
+            return RegularizedOutput(logits, penalty * self.regularizer.resolution_factor(inputs))
+        except BaseException:  # Ctrl-C too
+            self.regularizer.generator.set_state(before)
+            raise
 
     def _partly_penalised(
         self, inputs: Tensor, labels: Tensor, draws: Any, *arguments: Any, **keywords: Any
@@ -183,12 +187,15 @@ class RegularizedModule(nn.Module):
             return self._penalised(inputs, labels, draws)
         generator = self.regularizer.generator
         before = generator.get_state()
-        with undone_on_error(lambda: generator.set_state(before)):
+        try:
             order = torch.randperm(len(inputs), generator=generator, device=generator.device)
             order = to_device(order, inputs.device)
             part = self._penalised(inputs[order[:count]], labels[order[:count]], draws)
             rest = self._unpenalised()(inputs[order[count:]])
-        return RegularizedOutput(torch.cat([part.logits, rest])[order.argsort()], part.penalty)
+            return RegularizedOutput(torch.cat([part.logits, rest])[order.argsort()], part.penalty)
+        except BaseException:
+            generator.set_state(before)
+            raise
 
     def _takes_batch_statistics(self) -> bool:
         """Whether a single image may be refused, as BatchNorm in train mode does."""

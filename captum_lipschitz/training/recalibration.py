@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
 from captum_lipschitz._model import device_of
-from captum_lipschitz._trace import random_states, set_random_states, undone
+from captum_lipschitz._trace import random_states, set_random_states, settled, undone
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 
 
@@ -66,7 +66,7 @@ def recalibrate_batch_norm(model: nn.Module, batches: Iterable[Any]) -> None:
         set_random_states(states)
         torch.set_grad_enabled(mode=gradients)
 
-    with undone(restore):
+    with settled(), undone(restore):
         update_bn(_inputs(batches), model, device_of(model))
         estimated = True
 

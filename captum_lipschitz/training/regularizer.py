@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from captum_lipschitz._trace import undone_on_error
 from captum_lipschitz.errors import CaptumLipschitzWarning, InvalidInputError, InvalidTypeError
 from captum_lipschitz.training.bursts import BurstWatch
 from captum_lipschitz.training.estimators import expected_penalty, mean_penalty
@@ -148,8 +147,12 @@ class LipschitzRegularizer:
         """
         refuse_to_be_compiled()
         _check_task_loss(task_loss)
-        with undone_on_error(self._way_back()):
+        back = self._way_back()
+        try:
             return self.combine(self.penalty(logits, inputs, labels), task_loss=task_loss)
+        except BaseException:  # Ctrl-C too
+            back()
+            raise
 
     def penalty(
         self, logits: Tensor, inputs: Tensor, labels: Tensor, *, draws: Sequence[PenaltyDraws] | None = None
@@ -174,10 +177,13 @@ class LipschitzRegularizer:
         if not isinstance(logits, Tensor) or logits.dim() != 2:
             raise InvalidTypeError(f"logits: expected a tensor of shape (N, C), got {getattr(logits, 'shape', logits)}")
         before = self.generator.get_state()
-        with undone_on_error(lambda: self.generator.set_state(before)):
+        try:
             if draws is None:
                 draws = [one.of(logits.shape[1]) for one in self.draw(len(logits), logits.device)]
             penalty = self.form_penalty(logits, inputs, labels, draws) * self.resolution_factor(inputs)
+        except BaseException:
+            self.generator.set_state(before)
+            raise
         self.observe(parameters(logits) if self.wants_parameters() else ())
         return penalty
 
@@ -323,9 +329,12 @@ class LipschitzRegularizer:
         if not isinstance(state["generator"], Tensor) or not isinstance(state["steps"], int):
             raise InvalidInputError("state: expected a generator's state, a tensor, and a whole number of steps")
         before = self.generator.get_state()
-        with undone_on_error(lambda: self.generator.set_state(before)):
+        try:
             self.generator.set_state(state["generator"].cpu())
             self.controller.load_state_dict(state["controller"])
+        except BaseException:
+            self.generator.set_state(before)
+            raise
         self._steps = state["steps"]
         self._features = state.get("features")
         self._loss, self._micro_batches = None, 0

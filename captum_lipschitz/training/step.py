@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_lipschitz._trace import undone
+from captum_lipschitz._trace import settled, undone
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, UnsupportedLossError, UnsupportedTrainingError
 from captum_lipschitz.training.attention import plain_attention
 from captum_lipschitz.training.cross_entropy import read_cross_entropy
@@ -102,7 +102,7 @@ class StepRegularizer:
         self.last = None
         watched = ForwardCalls(self._networks, differentiable=self.regularizer.due, inputs=inputs)
         self._calls = watched.calls
-        with plain_attention(), undone(watched.close), watched:
+        with settled(), plain_attention(), undone(watched.close), watched:
             yield
 
     def add_penalty(self, loss: Tensor, labels: Tensor | None = None) -> Tensor:

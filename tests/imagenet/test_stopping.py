@@ -84,7 +84,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert "interrupted; --resume goes on from the last checkpoint" in capsys.readouterr().err
 
 
-# What a (large) cluster has, for slurm.sh: a run that ends when the stop file is there, and a record of what is queued again.
+# What a large cluster has, for slurm.sh: a run that ends when the stop file is there, a record of what is queued again.
 _SRUN = """#!/bin/sh
 echo "$@" > "$OUTPUT/starting" && mv "$OUTPUT/starting" "$OUTPUT/started"
 for _ in $(seq 2400); do

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lipschitz._model import check_inputs, check_labels, check_logits, device_of, no_trace
+from captum_lipschitz._model import check_inputs, check_labels, check_logits, device_of
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz._typing import Model
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.geometry import Bounds
@@ -93,7 +94,7 @@ class Pictured:
         device = device_of(model)
         if device is not None:  # NumPy arrays are on none
             images, perturbed = images.to(device), perturbed.to(device)
-        with no_trace(model, images), torch.no_grad():
+        with settled(), no_trace(model, images), torch.no_grad():
             before = check_logits(model(images), len(images))
             after = [check_logits(model(columns), len(columns)) for columns in perturbed]
         return before.double().softmax(-1).cpu(), torch.stack(after).double().softmax(-1).cpu()

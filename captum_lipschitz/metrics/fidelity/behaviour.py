@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captum_lipschitz._model import no_trace
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz._typing import Model
 from captum_lipschitz.geometry import RMSE, Bounds, rowwise
 from captum_lipschitz.metrics.fidelity.outputs import checked, logits_of, usable
@@ -84,7 +84,7 @@ def behaviour(
     direction = at_input_shape(attributions, images).detach().double()
     known = usable(direction)
     direction = direction.where(rowwise(known, direction), torch.zeros_like(direction))
-    with no_trace(model, images):
+    with settled(), no_trace(model, images):
         start = log_odds(logits_of(model, images, targets), targets)
         gains, sizes = [], []
         for sign in (1, -1):

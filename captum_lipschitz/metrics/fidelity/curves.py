@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from captum_lipschitz._model import no_trace
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz._typing import Model
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.metrics.fidelity.outputs import broadcast, checked, logits_of
@@ -82,7 +82,7 @@ def insertion_deletion(
     order = maps.detach().flatten(1).double().nan_to_num()
     counts = [round(k * order.shape[1] / steps) for k in range(steps + 1)]
     nothing = blurred(images) if baseline is None else broadcast(baseline, images, "baseline")
-    with no_trace(model, images):
+    with settled(), no_trace(model, images):
         parts = [
             _curves(model, *part, counts=counts)
             for part in zip(*(x.split(_IMAGES) for x in (images, targets, order, nothing)), strict=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from captum_lipschitz._model import no_trace
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz._typing import Model
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.geometry import RMSE, Bounds
@@ -142,7 +142,7 @@ def explanation_fidelity(
     ]
     parts = []
     outputs = model if remembered is None else remembered
-    with no_trace(model, images):
+    with settled(), no_trace(model, images):
         logits_of(outputs, images[:1], targets)  # tells of a model, or targets, that will not do before the work begins
         explain = make(model)
         for chunk in zip(*(values.split(use.images_at_once) for values in every), strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from captum_lipschitz._model import no_trace
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz._typing import Model
 from captum_lipschitz.metrics.fidelity.draws import generators
 from captum_lipschitz.metrics.fidelity.outputs import broadcast, checked, logits_of
@@ -79,7 +79,7 @@ def infidelity(
     finite = torch.isfinite(values).flatten(1).all(1)
     removed = [_removed(source, images[0], samples) for source in generators(images, generator, "infidelity")]
     found = []
-    with no_trace(model, images):
+    with settled(), no_trace(model, images):
         for rows in torch.arange(len(images)).split(max(1, _ROWS // samples)):
             masks = torch.cat([removed[row] for row in rows]).to(images.device)
             parts = _Removal(model, objective, targets[rows], masks, absent[rows], contributions=contributions)

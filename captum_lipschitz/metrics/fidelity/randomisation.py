@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_lipschitz._model import no_trace
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz._typing import Model
 from captum_lipschitz.geometry import rowwise
 from captum_lipschitz.metrics.fidelity.curves import check_maps_fit
@@ -56,7 +56,7 @@ def parameter_randomisation(
     images, targets = checked(images, targets)
     check_explain(make, "make")
     check_possible("parameter_randomisation", model, images)
-    with quietly(), no_trace(model, images):
+    with settled(), quietly(), no_trace(model, images):
         if maps is None:
             maps = position_maps(attributed(make(model), images, targets), images, magnitude=magnitude)
         check_maps_fit(maps, images)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_lipschitz._model import no_trace
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz._typing import Model
 from captum_lipschitz.metrics.fidelity.curves import check_maps_fit
 from captum_lipschitz.metrics.fidelity.draws import seed_of
@@ -57,7 +57,7 @@ def road(
     check_percentages(percentages, "percentages")
     check_maps_fit(maps, images)
     check_possible("road", model, images)
-    with quietly(), no_trace(model, images):
+    with settled(), quietly(), no_trace(model, images):
         known = ranking(maps) & (logits_of(model, images, targets).argmax(1) == targets)
         found = torch.full((len(images),), torch.nan, dtype=torch.float64)
         rows = known.nonzero().squeeze(1)

@@ -8,7 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from captum_lipschitz._model import gradient, no_trace
+from captum_lipschitz._model import gradient
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz._typing import Model
 from captum_lipschitz.errors import DisconnectedModelError
 from captum_lipschitz.report.explanations import explainers, removing
@@ -149,7 +150,7 @@ def _too_wide(example: Tensor) -> str | None:
 
 def _no_gradient(model: Model, example: Tensor) -> str | None:
     inputs = example.detach().clone()
-    with no_trace(model, inputs):
+    with settled(), no_trace(model, inputs):
         inputs.requires_grad_()
         try:
             gradient(model(inputs)[:, 0], inputs)

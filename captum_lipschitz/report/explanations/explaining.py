@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_lipschitz._hooks import hooks_kept
-from captum_lipschitz._model import check_inputs, check_labels, no_trace
+from captum_lipschitz._model import check_inputs, check_labels
 from captum_lipschitz._shared import ignored_warnings
-from captum_lipschitz._trace import seeded
+from captum_lipschitz._trace import no_trace, seeded, settled
 from captum_lipschitz._typing import Model
 from captum_lipschitz.errors import ModelOutputError
 from captum_lipschitz.geometry import Bounds, Norm
@@ -72,7 +72,7 @@ def explaining(model: Model, answer: Answer, setting: Setting) -> Explain:
     def explain(images: Tensor, targets: Tensor) -> Tensor:
         check_inputs(images, "images")
         targets = check_labels(targets, len(images), setting.outputs, "targets").to(images.device)
-        with no_trace(model, images), hooks_kept(*_modules(model)), _captum_quiet():
+        with settled(), no_trace(model, images), hooks_kept(*_modules(model)), _captum_quiet():
             parts = [
                 answer(part.detach().clone(), aims.clone()).detach()
                 for part, aims in zip(images.split(setting.rows), targets.split(setting.rows), strict=True)

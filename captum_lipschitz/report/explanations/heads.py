@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from captum_lipschitz._model import check_inputs, check_label_sets, check_labels, no_trace
+from captum_lipschitz._model import check_inputs, check_label_sets, check_labels
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz._typing import Model
 from captum_lipschitz.errors import InvalidInputError, ModelOutputError
 
@@ -77,7 +78,7 @@ def head_of(model: Model, images: Tensor, labels: Tensor | None = None) -> Head:
         'multi_label'
     """
     images = check_inputs(images, "images")
-    with no_trace(model, images), torch.no_grad():
+    with settled(), no_trace(model, images), torch.no_grad():
         outputs: object = model(images)
     if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
         kind = outputs.dtype if isinstance(outputs, Tensor) else type(outputs).__name__

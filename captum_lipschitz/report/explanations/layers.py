@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from captum_lipschitz._hooks import Hooks
-from captum_lipschitz._model import no_trace
-from captum_lipschitz._trace import undone
+from captum_lipschitz._trace import no_trace, settled, undone
 from captum_lipschitz._typing import Model
 from captum_lipschitz.nn import HalfHuberReLU, _functional_relus
 
@@ -40,7 +39,7 @@ def runs_of(model: Model, example: Tensor) -> list[Run]:
     def note(name: str, module: nn.Module, output: object) -> None:
         found.append(Run(name, module, tuple(output.shape) if isinstance(output, Tensor) else ()))
 
-    with undone(hooks.remove):
+    with settled(), undone(hooks.remove):
         for name, module in model.named_modules():
             if name and not isinstance(module, torch.jit.ScriptModule):
                 hooks.after(module, lambda m, _, out, name=name: note(name, m, out))

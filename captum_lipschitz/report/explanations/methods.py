@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from captum_lipschitz._model import check_inputs, check_logits, no_trace
+from captum_lipschitz._model import check_inputs, check_logits
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz._typing import Model
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.geometry import Bounds, Norm
@@ -185,7 +186,7 @@ def all_methods(
 
 
 def _outputs(model: Model, example: Tensor, *, at_least: int) -> int:
-    with no_trace(model, example), torch.no_grad():
+    with settled(), no_trace(model, example), torch.no_grad():
         return check_logits(model(example.detach().clone()), 1, at_least=at_least).shape[1]
 
 

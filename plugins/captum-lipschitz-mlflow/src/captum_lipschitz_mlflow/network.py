@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from captum_lipschitz._model import device_of, no_trace
+from captum_lipschitz._model import device_of
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 
 _INSTEAD = (
@@ -79,7 +80,7 @@ def check_first_pass(network: nn.Module, images: Tensor, *, shaped: bool) -> Non
 def _failure(network: nn.Module, images: Tensor) -> Exception | None:
     images = images.to(device_of(network))
     try:
-        with no_trace(network, images), torch.no_grad():
+        with settled(), no_trace(network, images), torch.no_grad():
             network(images)
     except Exception as error:  # noqa: BLE001  whatever the network's own code raises
         return error

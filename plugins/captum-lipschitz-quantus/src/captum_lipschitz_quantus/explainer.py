@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from captum_lipschitz._model import no_trace
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz.errors import CaptumLipschitzWarning, InvalidInputError, InvalidTypeError
 from captum_lipschitz_quantus.arrays import to_inputs, to_targets
 
@@ -89,7 +89,7 @@ class Explainer(ABC):
         _warn_of_softmax(model)
         images = to_inputs(inputs, model, device)
         classes = to_targets(targets, images)
-        with no_trace(model, images):
+        with settled(), no_trace(model, images):
             found = self.explain(model, images, classes).detach()
         _warn_of_zeros(found, self)
         found = found if found.dtype == torch.float64 else found.float()

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_lipschitz._model import device_of, no_trace
+from captum_lipschitz._model import device_of
+from captum_lipschitz._trace import no_trace, settled
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError, MissingDependencyError
 
 DATASETS = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 5_000}
@@ -88,7 +89,7 @@ def _check_dtype(images: Tensor, model: nn.Module) -> None:
     answer: object = None
     cause: Exception | None = None
     try:
-        with no_trace(model, first), torch.no_grad():
+        with settled(), no_trace(model, first), torch.no_grad():
             answer = model(first)
     except RuntimeError as error:
         cause = error

@@ -1,7 +1,6 @@
 """The penalty in timm's training tasks: gradients of the explicit loss, in every way that timm's loop trains."""
 
 import copy
-import warnings
 
 import numpy as np
 import pytest
@@ -20,45 +19,22 @@ from networks import (
     generator,
     relative_error,
 )
+from tasks import compiled, gradient_of, network, plain_task, regularizer, task_of
 from timm.data import Mixup
 from timm.loss import BinaryCrossEntropy, JsdCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
-from timm.optim import create_optimizer_v2
 from timm.task import ClassificationTask, FeatureDistillationTask, LogitDistillationTask, TokenDistillationTask
 from timm.utils import NativeScaler
 from torch import nn
 from torch.nn import functional as F
 
-from captum_lipschitz import AdaptiveStrength, HalfHuberReLU, LipschitzRegularizer
 from captum_lipschitz.errors import (
-    CaptumLipschitzWarning,
     InvalidInputError,
     InvalidTypeError,
     UnsupportedTrainingError,
 )
-from captum_lipschitz.training import LinearRamp
-from captum_lipschitz_timm import LipschitzClassificationTask, regularize_task, with_half_huber
+from captum_lipschitz_timm import LipschitzClassificationTask, regularize_task
 
 STRENGTHS = {"test_resnet": 30.0, "test_convnext": 1e4, "test_efficientnet": 100.0, "test_vit": 300.0}
-
-
-def network(name="test_resnet", **settings):
-    return with_half_huber(create(name, **settings), check=False).model
-
-
-def regularizer(strength=30.0, **settings):
-    return LipschitzRegularizer(strength=strength, generator=generator(), **settings)
-
-
-def task_of(model, criterion=None, **settings):
-    criterion = criterion if criterion is not None else nn.CrossEntropyLoss()
-    return LipschitzClassificationTask(model, criterion, regularizer=regularizer(**settings), verbose=False)
-
-
-def gradient_of(task, images, target):
-    task.zero_grad()
-    result = task(images, target)
-    result["loss"].backward()
-    return flat_gradient(task.get_trainable_module()), result
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -169,89 +145,6 @@ def test_any_task_can_be_regularised_and_be_itself_again(kind):
     assert set(task(images, labels)) == set(plain)
 
 
-def loop(task, optimizer, batches, *, accumulate, scaler=None, autocast=None, wait=None):
-    """Timm's loop in short: the loss is divided in place, and the last step may have fewer micro-batches."""
-    strengths, gradients = [], []
-    last = len(batches) // accumulate * accumulate
-    for index, (images, target) in enumerate(batches):
-        steps = accumulate if index < last else len(batches) - last
-        update = index + 1 == len(batches) or (index + 1) % accumulate == 0
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast is not None):
-            result = task(images, target)
-            loss = result["loss"]
-            if steps > 1:
-                loss /= steps
-        strengths.append(float(result["strength"]))
-        if scaler is not None:
-            scaler(loss, optimizer, need_update=update, parameters=task.parameters())
-        else:
-            loss.backward()
-            if update:
-                gradients.append(flat_gradient(task.get_trainable_module()))
-                optimizer.step()
-        if update:
-            optimizer.zero_grad()
-            task.update_ema()
-    return strengths, gradients
-
-
-def adaptive():
-    return AdaptiveStrength(target_loss=3.0, initial=30.0, gain=0.5, rise=1.0, fall=0.2)
-
-
-def batches_of(count, size=8):
-    return [data(size, seed=10 + index) for index in range(count)]
-
-
-@pytest.mark.parametrize("every", [1, 2])
-@pytest.mark.parametrize("scaled", [False, True])
-def test_accumulation_with_a_shorter_last_step(every, scaled):
-    model = network()
-    by_hand = copy.deepcopy(model)
-    task = task_of(model, strength=adaptive(), accumulation_steps=2, every=every)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    scaler = NativeScaler(device="cpu") if scaled else None
-    batches = batches_of(5)
-    found = []
-    for _ in range(2):  # two epochs of 2 + 2 + 1 batches
-        found += loop(task, optimizer, batches, accumulate=2, scaler=scaler)[0]
-
-    one = LipschitzRegularizer(strength=adaptive(), generator=generator(), accumulation_steps=None, every=every)
-    optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.01)
-    expected = []
-    for group in (batches[:2], batches[2:4], batches[4:]) * 2:
-        for images, labels in group:
-            leaf = images.clone().requires_grad_()
-            logits = by_hand(leaf)
-            output = one(logits, leaf, labels, task_loss=F.cross_entropy(logits, labels))
-            (output.loss / len(group)).backward()
-            expected.append(float(output.strength))
-        optimizer.step()
-        optimizer.zero_grad()
-        one.step()
-    assert found == pytest.approx(expected, rel=1e-5)
-    assert len(set(expected)) > 3
-    # Two trainings of several steps part by more than the rounding of one.
-    assert relative_error(flat_parameters(model), flat_parameters(by_hand)) < 1e-5
-
-
-@pytest.mark.parametrize(
-    "name", ["sgd", "adamw", "lamb", "lion", "adafactor", "adopt", "adahessian", "lookahead_adamw", "muon", "nadamw"]
-)
-def test_optimisers_are_noticed(name):
-    """A shorter last step is told by the parameters' version, which an optimiser must move."""
-    layer = nn.Linear(3, 2)
-    optimizer = create_optimizer_v2(layer, opt=name, lr=0.1)
-    for step in range(2):
-        loss = layer(torch.rand(4, 3)).square().sum()
-        loss.backward(create_graph=getattr(optimizer, "is_second_order", False))
-        before = sum(parameter._version for parameter in layer.parameters())
-        optimizer.step()
-        moved = sum(parameter._version for parameter in layer.parameters()) != before
-        assert moved or (name, step) == ("adopt", 0)  # whose first step leaves the parameters as they are
-        optimizer.zero_grad()
-
-
 def half_precision(model, images, labels, strength):
     """Gradients in bfloat16: the task's, and those of the explicit loss."""
     explicitly = copy.deepcopy(model)
@@ -304,13 +197,6 @@ def test_a_gradient_scaler_leaves_the_gradients_as_they_are():
     assert relative_error(moved, expected) < 1e-5  # read off parameters that are larger
 
 
-def test_second_order_optimizers():
-    model, (images, labels) = network(), data()
-    expected = explicit_gradient(model, images, labels, F.cross_entropy, strength=30.0)
-    task_of(model)(images, labels)["loss"].backward(create_graph=True)
-    assert relative_error(flat_gradient(model), expected) < ROUNDING
-
-
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_checkpointed_networks_have_the_same_gradients(name):
     model, (images, labels) = network(name), data()
@@ -354,110 +240,6 @@ def test_frozen_normalisation_does_not_turn_the_penalty_off():
     task, (images, labels) = task_of(network()), data()
     task.get_trainable_module().eval()
     assert "penalty" in task(images, labels)
-
-
-def test_skipped_steps_are_the_plain_loss():
-    model, (images, labels) = network(), data()
-    task = task_of(model, every=2)
-    first, second = gradient_of(task, images, labels), gradient_of(task, images, labels)
-    assert float(first[1]["penalty"]) > 0
-    assert float(second[1]["penalty"]) == 0
-    expected = explicit_gradient(model, images, labels, F.cross_entropy, strength=0.0)
-    assert relative_error(second[0], expected) < ROUNDING
-
-
-def test_averaged_weights_follow():
-    task = task_of(network())
-    task.setup_ema(decay=0.5)
-    optimizer = torch.optim.SGD(task.get_trainable_module().parameters(), lr=0.05)
-    start = flat_parameters(task.get_trainable_module())
-    loop(task, optimizer, batches_of(1), accumulate=1)
-    now = flat_parameters(task.get_trainable_module())
-    averaged = flat_parameters(task.get_eval_model(ema=True))
-    torch.testing.assert_close(averaged, (start + now) / 2, rtol=1e-6, atol=1e-6)
-    images, _ = data()
-    task.eval()
-    assert task.get_eval_model(ema=True)(images).shape == (8, CLASSES)
-    assert "captum_lipschitz" not in task.get_task_state(ema=True)
-
-
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_averaged_weights_of_a_network_with_other_activations_are_refused(wrapped):
-    model = create("test_resnet")
-    task = ClassificationTask(model, nn.CrossEntropyLoss(), verbose=False)
-    if wrapped:  # the class has its regularizer before the networks part
-        task = task_of(model)
-    task.setup_ema(decay=0.5)
-    with_half_huber(model)
-    message = r"but \d+ differ: act1 is HalfHuberReLU\(delta=0.5\) in the trained network and ReLU"
-    with pytest.raises(UnsupportedTrainingError, match=message):
-        task.update_ema() if wrapped else regularize_task(task, regularizer())
-    if not wrapped:
-        assert type(task) is ClassificationTask
-
-
-def test_averaged_weights_of_another_delta_are_refused():
-    task = plain_task()
-    task.setup_ema(decay=0.5)
-    for module in task.get_trainable_module(ema=True).module.modules():
-        if isinstance(module, HalfHuberReLU):
-            module.delta = 0.25
-    with pytest.raises(UnsupportedTrainingError, match=r"and HalfHuberReLU\(delta=0.25\) in the averaged one"):
-        regularize_task(task, regularizer())
-
-
-def test_regularizing_after_averaged_weights_is_the_order_of_the_readme():
-    task, (images, _) = plain_task(), data()
-    task.setup_ema(decay=0.0)
-    regularize_task(task, regularizer())
-    optimizer = torch.optim.SGD(task.get_trainable_module().parameters(), lr=0.05)
-    loop(task, optimizer, batches_of(1), accumulate=1)
-    trained, averaged = task.get_trainable_module().eval(), task.get_eval_model(ema=True)
-    with torch.no_grad():
-        torch.testing.assert_close(averaged(images), trained(images))
-
-
-@pytest.mark.parametrize(("given", "real", "passes"), [(1, 2, 16), (1, 20, 9), (2, 4, 31)])
-def test_accumulation_steps_that_are_forgotten_are_warned_of_once(given, real, passes):
-    task = task_of(network(), accumulation_steps=given)
-    optimizer = torch.optim.SGD(task.get_trainable_module().parameters(), lr=0.001)
-    batches = [(images[:2], labels[:2]) for images, labels in batches_of(passes + 24)]
-    warned = []
-    for index, batch in enumerate(batches, start=1):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", CaptumLipschitzWarning)
-            one_pass(task, optimizer, batch, update=index % real == 0)
-        text = f"accumulation_steps: the regularizer has {given},"
-        warned += [index for one in caught if str(one.message).startswith(text)]
-    assert warned == [passes]
-
-
-@pytest.mark.parametrize(("given", "skipped"), [(1, 7), (3, 0)])
-def test_accumulation_steps_that_are_right_are_not_warned_of(given, skipped):
-    """Also where a gradient scaler skips the first updates."""
-    task = task_of(network(), accumulation_steps=given)
-    optimizer = torch.optim.SGD(task.get_trainable_module().parameters(), lr=0.001)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", CaptumLipschitzWarning)
-        for index, (images, labels) in enumerate(batches_of(30)):
-            update = (index + 1) % given == 0 and index >= skipped
-            one_pass(task, optimizer, (images[:2], labels[:2]), update=update)
-    assert [str(one.message) for one in caught if issubclass(one.category, CaptumLipschitzWarning)] == []
-
-
-def one_pass(task, optimizer, batch, *, update):
-    task(*batch)["loss"].backward()
-    if update:
-        optimizer.step()
-        optimizer.zero_grad()
-
-
-def plain_task():
-    return ClassificationTask(network(), nn.CrossEntropyLoss(), verbose=False)
-
-
-def compiled():
-    return torch.compile(network(), backend="eager")
 
 
 def own(**result):
@@ -509,12 +291,3 @@ def test_a_task_that_cannot_be_regularised_is_left_as_it_was():
         regularize_task(task, None)
     assert type(task) is ClassificationTask
     assert "regularizer" not in vars(task)
-
-
-def test_a_ramp_moves_with_optimiser_steps():
-    task = task_of(network(), strength=LinearRamp(initial=10.0, final=30.0, steps=2), accumulation_steps=2)
-    optimizer = torch.optim.SGD(task.get_trainable_module().parameters(), lr=0.01)
-    strengths, _ = loop(task, optimizer, batches_of(6), accumulate=2)
-    assert strengths[0] == strengths[1]
-    assert strengths[2] == strengths[3] != strengths[0]
-    assert strengths[4] == 30.0

@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib as mpl
@@ -47,8 +48,17 @@ def _alike(printed: str, shown: str) -> bool:
     return all(abs(a - b) <= _CLOSE * max(abs(a), abs(b)) for a, b in pairs)
 
 
+@pytest.fixture
+def _threads() -> Iterator[None]:
+    """A page may set their number."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if "```python\n" in TEXTS[page]])
 @pytest.mark.filterwarnings("ignore::UserWarning:captum")  # on requires_grad, and on hooks that are set and removed
+@pytest.mark.usefixtures("_threads")
 def test_snippets_of_a_page_run_one_after_the_other(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mpl.use("Agg")
     monkeypatch.chdir(tmp_path)

@@ -83,7 +83,7 @@ def draw_curves(path: Path, attack: dict[str, AraResult], btr: dict[str, AraResu
     for ax, (title, results) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for name, result in results.items():
             result.plot(ax, label=name)
-        ax.set_title(title)
+        ax.set(title=title, ylabel="share of images", xlim=(0, 1.2 * ax.get_xlim()[1]))  # room for the legend
         ax.spines[["top", "right"]].set_visible(False)
     with replaced(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")

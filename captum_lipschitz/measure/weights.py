@@ -35,7 +35,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         InvalidInputError: the file cannot be read, holds code, or holds no state dict.
     """
     if not path.is_file():
-        raise InvalidInputError(f"weights: expected a file, got {path}, which is none")
+        raise InvalidInputError(f"weights: expected a file, got {path}, where there is none")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     return _state_dict(content, path)
 

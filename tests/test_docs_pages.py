@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from captum_lipschitz.cli import _parser
+from captum_lipschitz.metrics import Doubt
 
 ROOT = Path(__file__).resolve().parents[1]
 _FENCE = re.compile(r"^```(python|text output)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
@@ -93,6 +94,27 @@ def test_commands_are_ones_that_exist(page: str, line: str) -> None:
         words += ["--data", "..."]
     start = words.index("captum-lipschitz") if "captum-lipschitz" in words else words.index("captum_lipschitz")
     assert _parser().parse_args(words[start + 1 :]).run
+
+
+def test_no_page_with_python_escapes() -> None:
+    """Those of the repository that are not pages of ours have tests beside them that run what they show."""
+    folders = [
+        path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".") and path.name != "build"
+    ]
+    shown = {
+        path for folder in folders for path in folder.rglob("*.md") if "```python\n" in path.read_text(encoding="utf-8")
+    }
+    others = {path.relative_to(ROOT).as_posix() for path in shown} - set(PAGES)
+    for page in sorted(others):
+        assert re.fullmatch(r"plugins/[\w-]+/README\.md", page), page
+        tests = [path.read_text(encoding="utf-8") for path in (ROOT / page).parent.rglob("tests/test_*.py")]
+        assert any("README" in text and "exec(compile(" in text for text in tests), page
+
+
+def test_every_doubt_is_on_the_page_of_limits() -> None:
+    named = set(re.findall(r'``"(\w+)"``', Doubt.__doc__ or "")) - {"wrong", "loose", "note"}
+    assert len(named) == 10
+    assert [name for name in sorted(named) if f"`{name}`" not in TEXTS["docs/limits.md"]] == []
 
 
 def test_the_pages_are_in_the_navigation() -> None:

@@ -89,6 +89,14 @@ class Misclassified(Criterion):
     """The label is no longer the argmax ("attack" in the paper): ``z_y - max_j z_j <= 0``.
 
     Where both are equal the argmax decides, as it does for accuracy: the value is a hair above 0 where it is the label.
+    Values are in the logits' units (nats).
+
+    Example:
+        >>> Misclassified().value(torch.tensor([[2.0, 0.5], [0.0, 1.0]]), torch.tensor([0, 0]))
+        tensor([ 1.5000, -1.0000])
+
+    References:
+        Woods, Chen and Teuscher 2019, arXiv 1906.02896 (attack ARA).
     """
 
     def value(self, logits: Tensor, labels: Tensor) -> Tensor:

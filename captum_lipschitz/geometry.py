@@ -305,7 +305,12 @@ class Norm(ABC):
 
 
 class L2(Norm):
-    """Euclidean length: the root of the sum of squares over all features of an image."""
+    """Euclidean length: the root of the sum of squares over all features of an image, in the inputs' units.
+
+    Example:
+        >>> L2().size(torch.tensor([[3.0, 4.0]]))
+        tensor([5.])
+    """
 
     name = "l2"
 
@@ -324,9 +329,14 @@ class L2(Norm):
 class RMSE(L2):
     """Root of the mean square over one image's channels and pixels: the paper's rho (L2 over the root of their number).
 
+    Sizes are in the inputs' units: of images in [0, 1], 0.01 is 2.55 grey levels of 255.
+
     Example:
         >>> RMSE().size(torch.full((1, 3, 2, 2), 0.5))
         tensor([0.5000])
+
+    References:
+        Woods, Chen and Teuscher 2019, arXiv 1906.02896.
     """
 
     name = "rmse"
@@ -339,7 +349,12 @@ class RMSE(L2):
 
 
 class Linf(Norm):
-    """Largest absolute change of any feature."""
+    """Largest absolute change of any feature, in the inputs' units.
+
+    Example:
+        >>> Linf().size(torch.tensor([[3.0, -4.0]]))
+        tensor([4.])
+    """
 
     name = "linf"
 

@@ -76,6 +76,9 @@ def negative_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
     Returns:
         (N,), in nats.
+
+    References:
+        Woods, Chen and Teuscher 2019, arXiv 1906.02896 (the attack).
     """
     return logit(logits, labels) - logits.logsumexp(1)
 

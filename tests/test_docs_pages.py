@@ -121,6 +121,11 @@ def test_the_pages_are_in_the_navigation() -> None:
     assert len(listed) == len(set(listed))
 
 
+def test_no_page_vanishes_into_the_title_of_its_section() -> None:
+    """Where a section's title is a page, MkDocs takes the first README.md in it for that, and does not list it."""
+    assert "navigation.indexes" not in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+
+
 def test_a_plugin_is_in_the_catalogue() -> None:
     for plugin in sorted((ROOT / "plugins").iterdir()):
         assert f"[{plugin.name}](../plugins/{plugin.name}/README.md)" in TEXTS["docs/catalogue.md"]

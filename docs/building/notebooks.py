@@ -19,7 +19,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         pictures: dict[str, bytes] = {}
         parts = [_shown(cell, stem.rpartition("/")[2], pictures) for cell in cells]
         name = notebook.src_uri.rpartition("/")[2]
-        parts.insert(1, f"*This page is a notebook: [{name}]({name}){{ download }}. It runs in Jupyter, with the library and its extra `demo` installed.*")
+        needs = "It runs in Jupyter, with the library and its extra `demo` installed."
+        parts.insert(1, f"*This page is a notebook: [{name}]({name}){{ download }}. {needs}*")
         files.append(File.generated(config, f"{stem}.md", content="\n\n".join(parts) + "\n"))
         for picture, content in pictures.items():
             files.append(File.generated(config, f"{stem.rpartition('/')[0]}/{picture}", content=content))

@@ -122,6 +122,11 @@ def columns(output: object, target: Any, num_rows: int, *, multi_label: bool = F
     numbers = torch.arange(found.numel(), device=found.device).reshape(found.shape)
     target = target.to(found.device) if isinstance(target, Tensor) else target
     selected = _captum(_select_targets, numbers, target, name)
+    if target is None and selected.numel() > num_rows:
+        raise InvalidInputError(
+            f"{name}: expected the output to explain, such as a class for each example, as there are "
+            f"{found.numel() // num_rows} for each; got None"
+        )
     if selected.numel() != num_rows:
         raise InvalidInputError(
             f"{name}: expected a selection of one output per example, got {tuple(selected.shape)} of "

@@ -22,7 +22,8 @@ _SIGNS = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
     "CUDA error: out of memory",
-    "_STATUS_ALLOC_FAILED",  # of cuDNN, cuBLAS and others
+    "_ALLOC_FAILED",  # of cuBLAS, cuFFT and others
+    "_ALLOCATION_FAILED",  # of cuDNN 9, on the host or the device
     "backend out of memory",
 )
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -34,6 +35,7 @@ class _Room:
 
     fitting: dict[str, int] = field(default_factory=dict)
     warned: bool = False
+    divided: bool = True
 
 
 _ROOM: ContextVar[_Room | None] = ContextVar("room", default=None)
@@ -50,6 +52,15 @@ def one_room() -> Iterator[None]:
         return
     with undone(lambda: _ROOM.set(None)):
         _ROOM.set(_Room())
+        yield
+
+
+@contextmanager
+def undivided() -> Iterator[None]:
+    """Inside, out of memory is an error: nothing is halved, nor by what is called there."""
+    before = _ROOM.get()
+    with undone(lambda: _ROOM.set(before)):
+        _ROOM.set(_Room(divided=False))
         yield
 
 
@@ -73,7 +84,8 @@ def in_chunks(
         what: the kind of work, for the message; kinds of different names have room for different numbers.
         device: whose random state is kept, and whose memory is freed.
         at_once: images at once to begin with; ``None`` for all.
-        halve: not where an image's answer depends on the others (``takes_batch_statistics``): then the error is raised.
+        halve: not where an image's answer depends on the others (``takes_batch_statistics``): then, and within
+            ``undivided``, the error is raised.
 
     Returns:
         The answers, in the images' order.
@@ -87,6 +99,7 @@ def in_chunks(
     """
     with one_room():
         room = _ROOM.get() or _Room()
+        halve = halve and room.divided
         size = min(images, at_once or images, room.fitting.get(what, images))
         answers: list[T] = []
         tried: list[int] = []
@@ -138,9 +151,13 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def takes_batch_statistics(model: object) -> bool:
-    """Whether BatchNorm is in train mode: then an image's answer depends on its neighbours, and no batch is halved."""
+    """Whether BatchNorm is in train mode, or keeps no averages to use in the other one.
+
+    Then an image's answer depends on its neighbours, and no batch is halved.
+    """
     modules = model.modules() if isinstance(model, nn.Module) else ()
-    return any(isinstance(module, _BATCH_NORMS) and module.training for module in modules)
+    norms = (module for module in modules if isinstance(module, _BATCH_NORMS))
+    return any(norm.training or norm.running_mean is None for norm in norms)
 
 
 def _attempt(

@@ -6,7 +6,7 @@ import gc
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -42,6 +42,14 @@ IMAGES, ROOM = 11, 3  # 11, 5, 2: what fits after two halvings
 FITTING = 2
 CPU_MESSAGE = "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried to allocate"
 ERRORS = [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError(CPU_MESSAGE), MemoryError()]
+MESSAGES = [
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "cuFFT error: CUFFT_ALLOC_FAILED",
+    "CUDA error: out of memory",
+    "MPS backend out of memory (MPS allocated: 9 GB)",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -200,6 +208,35 @@ def test_batch_statistics_are_never_halved() -> None:
     assert len(model.seen) == 2
 
 
+def test_batch_norm_without_averages_is_never_halved() -> None:
+    """It takes the statistics of the batch in evaluation mode too."""
+    inputs, _ = build_batch(5, IMAGES)
+    norm = nn.BatchNorm2d(inputs.shape[1], track_running_stats=False)
+    model = Limited(nn.Sequential(norm, nn.Flatten(), nn.Linear(inputs[0].numel(), 3)).to(inputs)).eval()
+    with pytest.raises(torch.OutOfMemoryError, match=r"^CUDA out of memory$"):
+        AdversarialAttribution(model).attribute(inputs, 0, n_steps=3)
+    assert len(model.seen) == 1
+
+
+def test_attacks_within_attacks_are_not_halved_in_training() -> None:
+    """A member of an ensemble cuts by itself where it is called alone; what it runs together is then its statistics."""
+
+    class OnlyGradients(Limited):
+        def forward(self, inputs: Tensor) -> Tensor:
+            self.room = ROOM if inputs.requires_grad else IMAGES
+            return super().forward(inputs)
+
+    limited, inputs, labels = case()
+    adversary = AdversarialTraining(attack=EnsembleAttack([MinimumNormAttack(steps=2)]), probability=1.0)
+    for mode in (True, False):
+        model = OnlyGradients(limited.model).train(mode)
+        with pytest.raises(torch.OutOfMemoryError, match=r"^CUDA out of memory$"):
+            adversary(model, inputs, labels)
+        assert model.training == mode
+    with pytest.warns(CaptumLipschitzWarning, match="going on with 2"):  # and afterwards all is as it was
+        adversary.attack(limited.eval(), inputs, labels)
+
+
 def test_one_warning_for_many_batches_and_all_that_an_area_does() -> None:
     model, inputs, labels = case()
     batches = [(inputs, labels), (inputs.flip(0), labels.flip(0)), (inputs, labels)]
@@ -215,6 +252,49 @@ def test_a_foreign_attack_is_halved_from_outside() -> None:
     with pytest.warns(CaptumLipschitzWarning, match="Foreign: out of memory"):
         result = accuracy_robustness_area(model, (inputs, labels), attack=Foreign(), doubts="off")
     assert torch.isinf(result.distances[result.distances > 0]).all()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("no such layer")], ids=["memory", "other"])
+def test_what_a_foreign_attack_leaves_behind_when_it_fails(error: Exception) -> None:
+    """It is undone before half as many images are tried, and where all has failed."""
+
+    class Careless(Foreign):
+        modes: ClassVar[list[tuple[bool, bool]]] = []
+
+        def __call__(self, model: Any, inputs: Tensor, labels: Tensor, criterion: Any = "misclassified") -> Any:
+            self.modes.append((model.training, torch.is_grad_enabled()))
+            model.train()
+            torch.set_grad_enabled(False)
+            torch.rand(3)
+            raise error
+
+    limited, inputs, labels = case()
+    attack, state = Careless(), torch.get_rng_state()
+    attack.modes.clear()
+    with pytest.raises(type(error)):
+        accuracy_robustness_area(limited.model, (inputs, labels), attack=attack, doubts="off")
+    assert set(attack.modes) == {(False, True)}
+    assert not any(module.training for module in limited.modules())
+    assert torch.is_grad_enabled()
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.filterwarnings("ignore:Steep claimed")
+def test_a_foreign_attack_in_inference_mode() -> None:
+    class Steep(Foreign):
+        def __call__(self, model: Any, inputs: Tensor, labels: Tensor, criterion: Any = "misclassified") -> Any:
+            leaf = inputs.requires_grad_()
+            (slope,) = torch.autograd.grad(model(leaf).gather(1, labels[:, None]).sum(), leaf)
+            inputs = inputs.detach()
+            return AttackResult(inputs - 9 * slope, torch.zeros(len(inputs)), labels >= 0, torch.ones(len(inputs)))
+
+    limited, inputs, labels = case()
+    expected = accuracy_robustness_area(limited.model, (inputs, labels), attack=Steep(), doubts="off").distances
+    with torch.inference_mode():
+        made = inputs.clone(), labels.clone()
+        found = accuracy_robustness_area(limited.model, made, attack=Steep(), doubts="off").distances
+    assert torch.equal(found, expected)
+    assert ((expected > 0) & torch.isfinite(expected)).any()
 
 
 def test_several_labels_and_temperatures() -> None:
@@ -287,6 +367,17 @@ def test_draws_of_a_failed_try_are_drawn_again() -> None:
         found = torch.cat(in_chunks(work, 5, what="tests", device=CPU))
     torch.manual_seed(0)
     assert torch.equal(found, torch.cat(in_chunks(work, 5, what="tests", device=CPU, at_once=2)))
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_messages_of_libraries(message: str) -> None:
+    def work(start: int, stop: int) -> int:
+        if stop - start > 2:
+            raise RuntimeError(message)
+        return stop - start
+
+    with pytest.warns(CaptumLipschitzWarning, match="tests: out of memory with 4"):
+        assert in_chunks(work, 4, what="tests", device=CPU) == [2, 2]
 
 
 def test_an_error_of_the_model_that_only_sounds_like_it() -> None:

@@ -108,7 +108,9 @@ class Measurement:
 
         def attacked(start: int, stop: int) -> AttackResult:
             goal = criterion if stop - start == len(images) else criterion.rows(torch.arange(start, stop))
-            return self.attack(self.model, images[start:stop], labels[start:stop], goal)
+            with no_trace(self.model, images):  # what others' attacks leave behind, when they fail at the latest
+                part, own = (_ordinary(values[start:stop]) for values in (images, labels))
+                return self.attack(self.model, part, own, goal)
 
         name = type(self.attack).__name__
         return joined(in_chunks(attacked, len(images), what=name, device=images.device))
@@ -117,3 +119,8 @@ class Measurement:
         if self.bounds is None:
             return torch.ones(len(images), dtype=torch.bool, device=images.device)
         return (images == self.bounds.clamp(images)).flatten(1).all(1)
+
+
+def _ordinary(values: Tensor) -> Tensor:
+    """The same, which autograd can work with where it was made in inference mode."""
+    return values.clone() if values.is_inference() else values

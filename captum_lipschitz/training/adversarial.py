@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_lipschitz._memory import undivided
 from captum_lipschitz._model import check_inputs
 from captum_lipschitz._trace import no_trace, seeded, settled
 from captum_lipschitz.attacks.base import Attack, Problem
@@ -165,6 +166,7 @@ class AdversarialTraining:
             settled(),
             no_trace(batch.network, answer, evaluation=evaluation),
             uncounted(),
+            undivided(),
             seeded(seed, answer.device),
         ):
             problem = batch.problem(rows, self.attack)

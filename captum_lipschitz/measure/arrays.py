@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_lipschitz._reading import open_regular
@@ -130,6 +131,32 @@ class ArrayData:
             )
         if len(self.labels) != shape[0]:
             raise InvalidInputError(f"data: expected as many labels as images, {shape[0]}, got {len(self.labels)}")
+
+
+def read_array(path: Path, name: str, *, most: int) -> NDArray[Any]:
+    """One array of an ``.npz`` file, as a whole.
+
+    Args:
+        path: the file.
+        name: of the array.
+        most: bytes that it may have.
+
+    Raises:
+        InvalidInputError, InvalidTypeError: the file cannot be read, has no such array, or one of objects, of more
+            bytes than ``most``, or of another size than its header says.
+    """
+    member = f"{name}.npy"
+    with (
+        _named(f"data: {path} cannot be read as .npz"),
+        open_regular(path) as file,
+        zipfile.ZipFile(file) as archive,
+    ):
+        header = _read_header(archive, member)
+        if math.prod(header.shape) * header.dtype.itemsize > most:
+            raise InvalidInputError(f"data: expected at most {most} bytes in {member} of {path}, got {header.shape}")
+        with archive.open(member) as content:
+            array: NDArray[Any] = np.lib.format.read_array(content, allow_pickle=False)
+            return array
 
 
 @contextmanager

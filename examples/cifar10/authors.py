@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cifar10_training.files import read_results
 from cifar10_training.images import Images, load_images
 from cifar10_training.machine import prepare
 from cifar10_training.measuring import Instrument, area_of, said
@@ -78,8 +79,8 @@ def _measured(name: str, path: Path, images: Images, instrument: Instrument, par
         figures = instrument.measure(network, images, show_progress=not parsed.quiet)
         figures["data"] = images.digests()
         write_whole(results, json.dumps(figures, indent=1).encode())
-    figures = json.loads(results.read_text(encoding="utf-8"))
-    if (figures["instrument"], figures["data"]) != (vars(instrument), images.digests()):
+    figures = _read(results)
+    if (figures.get("instrument"), figures.get("data")) != (vars(instrument), images.digests()):
         raise InvalidInputError(f"output: {results} was measured otherwise, or on other images; choose another folder")
     published = PUBLISHED[name]
     cells = [
@@ -96,11 +97,21 @@ def _measured(name: str, path: Path, images: Images, instrument: Instrument, par
     ]
     theirs = parsed.networks / f"distances-{name}-64.json"
     if theirs.is_file():
-        known = json.loads(theirs.read_text(encoding="utf-8"))
+        known = _read(theirs)
         pairs = (("attack", "attack"), ("below_chance", "btr"))
         ratios = [_paired(figures[ours], known[key]) if ours in figures else "" for ours, key in pairs]
         cells.append([f"ours over theirs, the same {len(known['attack'])} images", "", *ratios, "", ""])
     return "\n".join(f"| {' | '.join([name, *row])} |" for row in cells)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = read_results(path)
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"output, networks: {path} cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise InvalidInputError(f"output, networks: expected a JSON object in {path}, got {type(content).__name__}")
+    return content
 
 
 def _counts(figures: dict[str, Any]) -> str:

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import tarfile
-import zipfile
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from captum_lipschitz.errors import InvalidInputError, MissingDependencyError
+from captum_lipschitz.measure.arrays import read_array
+from cifar10_training.files import archived_pictures, decoded, pictures_below
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ARCHIVE, SUBSET = "cifar10_jpeg.tar.xz", "cifar10_subset.npz"
 _SIDE = 32
-_ENDINGS = (".png", ".jpg", ".jpeg")
+_MOST = 100_000  # images in an array of the subset; all of CIFAR-10 has 60,000
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ def load_images(folder: Path, *, held_out: int | None = None) -> Images:
     if (folder / "cifar-10-batches-py").is_dir():
         train, test = (_torchvision(folder, train=train) for train in (True, False))
     elif (folder / "train").is_dir():
-        train, test = (_pictures(_in_folder(folder / part), folder / part) for part in ("train", "test"))
+        train, test = (_pictures(pictures_below(folder / part), folder / part) for part in ("train", "test"))
     elif (folder / ARCHIVE).is_file():
         train, test = _archived(folder)
     elif (folder / SUBSET).is_file():
@@ -163,34 +160,11 @@ def _torchvision(folder: Path, *, train: bool) -> Part:
 
 def _archived(folder: Path) -> tuple[Part, Part]:
     path = folder / ARCHIVE
-    found: dict[str, list[tuple[str, bytes]]] = defaultdict(list)
-    try:
-        with tarfile.open(path) as archive:  # its members are read, and none is written to the disk
-            for member in archive:
-                part, _, name = _below_root(member.name).partition("/")
-                stream = archive.extractfile(member) if part in ("train", "test") and member.isfile() else None
-                if stream is not None:
-                    found[part].append((name, stream.read()))
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise InvalidInputError(f"data: {path} cannot be read: {error}") from error
-    train = _pictures(((name, BytesIO(content)) for name, content in sorted(found["train"])), path)
+    found = archived_pictures(path)
+    train = _pictures(found["train"], path)
     if (folder / SUBSET).is_file():
         return train, _array(folder / SUBSET, "test")
-    return train, _pictures(((name, BytesIO(content)) for name, content in sorted(found["test"])), path)
-
-
-def _below_root(name: str) -> str:
-    """A member's name from ``train`` or ``test`` on, if it is below one."""
-    parts = name.split("/")
-    starts = [place for place, part in enumerate(parts) if part in ("train", "test")]
-    return "/".join(parts[starts[0] :]) if starts else name
-
-
-def _in_folder(folder: Path) -> Iterator[tuple[str, BinaryIO]]:
-    for path in sorted(folder.glob("*/*")):
-        if path.suffix.lower() in _ENDINGS:
-            with path.open("rb") as stream:
-                yield path.relative_to(folder).as_posix(), stream
+    return train, _pictures(found["test"], path)
 
 
 def _pictures(files: Iterable[tuple[str, BinaryIO]], source: Path) -> Part:
@@ -200,13 +174,7 @@ def _pictures(files: Iterable[tuple[str, BinaryIO]], source: Path) -> Part:
         label = name.partition("/")[0]
         if label not in CLASSES:
             raise InvalidInputError(f"data: expected folders named {', '.join(CLASSES)} in {source}, got {label!r}")
-        try:
-            image = np.asarray(Image.open(stream).convert("RGB"))
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise InvalidInputError(f"data: {source}: {name} is no picture that can be read: {error}") from error
-        if image.shape != (_SIDE, _SIDE, 3):
-            raise InvalidInputError(f"data: expected 32 x 32 pixels, got {name} of {image.shape[1]} x {image.shape[0]}")
-        images.append(image)
+        images.append(decoded(stream, f"{source}: {name}", side=_SIDE))
         labels.append(CLASSES.index(label))
     if not images:
         raise InvalidInputError(f"data: expected pictures in {source}, got none")
@@ -224,11 +192,13 @@ def _in_turns(labels: Tensor) -> Tensor:
 
 
 def _array(path: Path, part: str) -> Part:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            images, labels = torch.from_numpy(arrays[f"{part}_images"]), torch.from_numpy(arrays[f"{part}_labels"])
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise InvalidInputError(f"data: {path} cannot be read: {error}") from error
+    images, labels = (
+        torch.from_numpy(read_array(path, f"{part}_{kind}", most=most))
+        for kind, most in (("images", _MOST * 3 * _SIDE**2), ("labels", _MOST * 8))
+    )
     if images.dtype != torch.uint8 or images.shape[1:] != (3, _SIDE, _SIDE) or labels.shape != images.shape[:1]:
         raise InvalidInputError(f"data: expected (N, 3, 32, 32) uint8 and (N,) labels in {path}, got {images.shape}")
+    whole = not (labels.is_floating_point() or labels.is_complex()) and len(labels) > 0
+    if not whole or int(labels.min()) < 0 or int(labels.max()) >= len(CLASSES):
+        raise InvalidInputError(f"data: expected whole numbers in 0..{len(CLASSES) - 1} as labels in {path}")
     return Part(images, labels.long())

@@ -14,6 +14,7 @@ from torch import nn
 from captum_lipschitz._files import write_whole
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.measure.weights import load_weights, read_weights
+from cifar10_training.files import read_results
 from cifar10_training.images import Images
 from cifar10_training.machine import machine
 from cifar10_training.network import build_network
@@ -77,7 +78,7 @@ def read_run(folder: Path) -> Run:
         InvalidInputError: it is none.
     """
     try:
-        content = json.loads((folder / _RESULTS).read_text(encoding="utf-8"))
+        content = read_results(folder / _RESULTS)
         recipe = Recipe().changed(**content.pop("recipe"))
         return Run(recipe=recipe, **content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from captum_lipschitz.report.steps import as_image, part_of
 from captum_lipschitz.report.store import Step
 
 
-def fits(step: Step, part: str, images: int) -> bool:
+def fits(step: Step, part: str, images: int, *, outputs: int | None = None) -> bool:
     """Whether a step can be used as one of ``part`` on so many images; one that cannot counts as not there.
 
     Its figures may still be wrong: a folder of finished steps is as good as whoever could write to it.
@@ -24,14 +25,15 @@ def fits(step: Step, part: str, images: int) -> bool:
         step: as it was read.
         part: ``"attack"``, ``"invalidation"``, ``"fidelity"``, ``"pictures"``, ``"doubts"`` or ``"labels"``.
         images: number of images that it is of.
+        outputs: that the model has, which is how many labels there are; ``None`` where nobody knows.
 
     Example:
         >>> fits(Step(notes={"doubts": []}), "doubts", 8), fits(Step(notes={"doubts": [3]}), "doubts", 8)
         (True, False)
     """
     try:
-        return _FITTING[part](step, images)
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, CaptumLipschitzError):
+        return _FITTING[part](step, images) and (part != "labels" or outputs is None or _last(step) < outputs)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError, CaptumLipschitzError):
         return False
 
 
@@ -64,7 +66,7 @@ def _explained(image: ExplainedImage) -> bool:
 
 
 def _picture(picture: Picture) -> bool:
-    return _text(picture.text) and isinstance(picture.rho, float | int | None) and size(picture) > (0, 0)
+    return _text(picture.text) and _number(picture.rho) and size(picture) > (0, 0)
 
 
 def _doubts(step: Step, images: int) -> bool:
@@ -79,7 +81,13 @@ def _labels(step: Step, images: int) -> bool:
     del images
     labels = [_label(one) for one in step.notes["labels"]]
     low_high = step.notes["macro_interval"]
-    return any(labels) and _number(step.notes["macro_area"]) and (low_high is None or all(map(_number, low_high)))
+    interval = [None, None] if low_high is None else low_high
+    return any(labels) and len(interval) == 2 and all(map(_number, (step.notes["macro_area"], *interval)))
+
+
+def _last(step: Step) -> int:
+    """The last label."""
+    return max(int(one["label"]) for one in step.notes["labels"])
 
 
 def _label(one: Mapping[str, Any]) -> bool:
@@ -92,9 +100,7 @@ def _label(one: Mapping[str, Any]) -> bool:
     figures = [result[name] for name in ("clean_accuracy", "chance_accuracy", "not_found")]
     figures += [distance for distance in result["distances"] if distance is not None]
     texts = [text for doubt in result["doubts"] for text in (doubt["seen"], doubt["advice"])]
-    if not all(isinstance(text, str) for text in texts) or not all(
-        isinstance(figure, float | int) for figure in figures
-    ):
+    if not all(map(_text, texts)) or None in figures or not all(map(_number, figures)):
         raise TypeError(one)
     _ = (result["area"], result["interval"], result["norm"], result["attack"])
     return True
@@ -105,7 +111,8 @@ def _text(value: object) -> bool:
 
 
 def _number(value: object) -> bool:
-    return value is None or isinstance(value, float | int)
+    """Whether it is one that a float can hold, or ``None``."""
+    return value is None or (isinstance(value, float | int) and math.isfinite(float(value)))
 
 
 _FITTING: Mapping[str, Callable[[Step, int], bool]] = {

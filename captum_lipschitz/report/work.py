@@ -102,8 +102,8 @@ def carry_out(works: Sequence[Work], settings: AuditSettings, *, show_progress: 
             pictures = [job.name for job in work.jobs if job.kind.part == PICTURES]
             work.store.remove_others(f"{PICTURES}-", pictures)
             for job in work.jobs:
-                step = work.store.load(job.name)
-                if step is None or not fits(step, job.kind.part, job.stop - job.start):
+                step, outputs = work.store.load(job.name), work.subject.head.outputs
+                if step is None or not fits(step, job.kind.part, job.stop - job.start, outputs=outputs):
                     progress.begins(_told(job, len(works)))
                     step = _done(work, job, settings)
                 if step is not None:

@@ -233,6 +233,14 @@ def test_the_curve_is_also_words_and_a_table() -> None:
     assert {"accuracy", "size of the change \u03c1 (RMSE)", "50%", "It is loose."} <= set(read.text)
 
 
+@pytest.mark.parametrize("largest", [5e-324, 1.0, 1e305, 1.7e308])
+def test_a_curve_of_any_size_can_be_drawn(largest: float) -> None:
+    """An image is as near or as far as floats go: of a file that somebody changed, or in units of their own."""
+    line = Line(name="m", rho=(0.0, 0.5 * largest, largest), accuracy=(1.0, 0.5, 0.0), chance=0.25)
+    points = Read(drawn([line], unit="RMSE")).of("polyline")[0]["points"]
+    assert all(math.isfinite(float(value)) for point in points.split() for value in point.split(","))
+
+
 def test_a_decision_for_no_label_is_called_so_and_its_row_is_first_shown() -> None:
     audit = made_up_audit(images=1)
     (image,) = audit.models[0].images

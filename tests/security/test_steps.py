@@ -16,6 +16,7 @@ from captum_lipschitz.report.steps import as_notes
 from captum_lipschitz.report.store import Step
 from captum_lipschitz.report.stored import fits
 
+HUGE = 10**399  # JSON has it, a float has not
 PICTURE = Picture(png=png(np.zeros((2, 2), np.uint8)), text="a map", rho=0.1)
 IMAGE = ExplainedImage(
     number=0,
@@ -50,6 +51,7 @@ WHOLE: dict[str, Step] = {
 @pytest.mark.parametrize("part", WHOLE)
 def test_steps_as_they_are_written_fit(part: str) -> None:
     assert fits(WHOLE[part], part, 2)
+    assert fits(WHOLE[part], part, 2, outputs=1)
 
 
 @pytest.mark.parametrize("part", WHOLE)
@@ -64,6 +66,7 @@ CHANGES: list[tuple[str, Callable[[Any, Any], Any]]] = [
     ("attack", lambda values, _: values.update(distances=torch.full((2,), torch.nan, dtype=torch.float64))),
     ("attack", lambda values, _: values.pop("labels")),
     ("attack", lambda _, notes: notes.update(num_classes="2")),
+    ("attack", lambda _, notes: notes.update(num_classes=HUGE)),
     ("invalidation", lambda values, _: values.update(cosine=torch.zeros(3))),
     ("invalidation", lambda values, _: values.update(cosine=torch.zeros(2, dtype=torch.bool))),
     ("fidelity", lambda _, notes: notes.update(left_out={"no measure": "why"})),
@@ -82,6 +85,15 @@ CHANGES: list[tuple[str, Callable[[Any, Any], Any]]] = [
     ("labels", lambda _, notes: notes["labels"][0]["result"].update(distances=["far"])),
     ("labels", lambda _, notes: notes["labels"][0]["result"].pop("area")),
     ("labels", lambda _, notes: notes.update(labels=[])),
+    ("labels", lambda _, notes: notes.update(macro_area=HUGE)),
+    ("labels", lambda _, notes: notes.update(macro_interval=[0, HUGE])),
+    ("labels", lambda _, notes: notes.update(macro_interval=[0, 1, 2])),
+    ("labels", lambda _, notes: notes["labels"][0].update(label=HUGE)),
+    ("labels", lambda _, notes: notes["labels"][0].update(label=3)),
+    ("labels", lambda _, notes: notes["labels"][0]["result"].update(clean_accuracy=HUGE)),
+    ("labels", lambda _, notes: notes["labels"][0]["result"].update(chance_accuracy=None)),
+    ("labels", lambda _, notes: notes["labels"][0]["result"].update(distances=[HUGE])),
+    ("pictures", lambda _, notes: notes["images"][0]["original"].update(rho=HUGE)),
 ]
 
 
@@ -89,4 +101,4 @@ CHANGES: list[tuple[str, Callable[[Any, Any], Any]]] = [
 def test_steps_that_say_something_else_do_not_fit(part: str, change: Callable[[Any, Any], Any]) -> None:
     values, notes = dict(WHOLE[part].values), copy.deepcopy(dict(WHOLE[part].notes))
     change(values, notes)
-    assert not fits(Step(values=values, notes=notes), part, 2)
+    assert not fits(Step(values=values, notes=notes), part, 2, outputs=3)

@@ -87,7 +87,7 @@ def in_words(line: Line, unit: str) -> str:
 
 
 def _across(rho: float, end: float) -> float:
-    return _LEFT + (_WIDTH - _LEFT - _RIGHT) * rho / end
+    return _LEFT + (_WIDTH - _LEFT - _RIGHT) * (rho / end)
 
 
 def _up(share: float) -> float:
@@ -145,6 +145,7 @@ def _horizontal_axis(ticks: Sequence[float], end: float, unit: str) -> Html:
 
 def _ticks(end: float) -> list[float]:
     """Round numbers from 0 to just past ``end``: four to seven of them."""
+    end = min(max(end, 1e-300), 1e300)  # powers of ten beyond are no floats
     raw = end / 5
     scale = 10 ** math.floor(math.log10(raw))
     step = scale * next(nice for nice in (1, 2, 2.5, 5, 10) if nice * scale >= raw * (1 - 1e-9))

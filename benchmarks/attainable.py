@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captum_lipschitz import RMSE, MinimumNormAttack
-from captum_lipschitz.attacks.base import Problem
 from captum_lipschitz.attacks.minimum_norm import Effort, Stage
+from captum_lipschitz.attacks.problem import Problem
 from captum_lipschitz.attacks.tracks import Tracks
 from captum_lipschitz.geometry import rowwise
 

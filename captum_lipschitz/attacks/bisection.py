@@ -7,7 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from captum_lipschitz.attacks.base import Found, Problem
+from captum_lipschitz.attacks.base import Found
+from captum_lipschitz.attacks.problem import Problem
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.geometry import Norm
 

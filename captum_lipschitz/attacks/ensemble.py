@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from captum_lipschitz._typing import Model
-from captum_lipschitz.attacks.base import Attack, AttackResult, Found, Problem, verified
+from captum_lipschitz.attacks.base import Attack, AttackResult, Found, verified
+from captum_lipschitz.attacks.problem import Problem
 from captum_lipschitz.criteria import Criterion
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.geometry import Bounds, Norm, as_norm

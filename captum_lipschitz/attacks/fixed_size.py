@@ -9,8 +9,9 @@ from torch import Tensor
 
 from captum_lipschitz._trace import seeded
 from captum_lipschitz._typing import Model
-from captum_lipschitz.attacks.base import Attack, Found, Problem
+from captum_lipschitz.attacks.base import Attack, Found
 from captum_lipschitz.attacks.bisection import check_search, smallest_perturbations
+from captum_lipschitz.attacks.problem import Problem
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.geometry import Bounds, Norm
 

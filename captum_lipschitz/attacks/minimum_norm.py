@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from captum_lipschitz._model import check_inputs
-from captum_lipschitz.attacks.base import Attack, Found, Problem
+from captum_lipschitz.attacks.base import Attack, Found
 from captum_lipschitz.attacks.fallback import nearest_solved
+from captum_lipschitz.attacks.problem import Problem
 from captum_lipschitz.attacks.tracks import Best, Tracks
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.geometry import Bounds, Norm, row_dot, rowwise

@@ -10,7 +10,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from captum_lipschitz.attacks.base import Attack, Found, Problem
+from captum_lipschitz.attacks.base import Attack, Found
+from captum_lipschitz.attacks.problem import Problem
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.geometry import Bounds, Norm, rowwise
 from captum_lipschitz.objectives import as_objective

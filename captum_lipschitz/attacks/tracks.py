@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from captum_lipschitz.attacks.base import Problem
+from captum_lipschitz.attacks.problem import Problem
 from captum_lipschitz.geometry import Norm
 
 _GAIN = 1e-3  # relative; smaller gains do not keep a track going

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from captum_lipschitz._memory import undivided
 from captum_lipschitz._model import check_inputs
 from captum_lipschitz._trace import no_trace, seeded, settled
-from captum_lipschitz.attacks.base import Attack, Problem
+from captum_lipschitz.attacks.base import Attack
 from captum_lipschitz.attacks.paper import PaperAttack
+from captum_lipschitz.attacks.problem import Problem
 from captum_lipschitz.criteria import Criterion, as_criterion
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
 from captum_lipschitz.geometry import rowwise

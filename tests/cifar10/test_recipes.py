@@ -17,7 +17,7 @@ from cifar10_training.recipes import RECIPES, SHORTENED
 from cifar10_training.runs import read_network, read_run, save_figures, save_network
 from cifar10_training.training import Training, pace
 
-from captum_lipschitz.attacks.base import Problem
+from captum_lipschitz.attacks.problem import Problem
 from captum_lipschitz.criteria import as_criterion
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.models import PreActResNet44

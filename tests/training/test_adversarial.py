@@ -23,7 +23,8 @@ from captum_lipschitz import (
     attach_regularizer,
 )
 from captum_lipschitz.attacks import Attack
-from captum_lipschitz.attacks.base import Found, Problem
+from captum_lipschitz.attacks.base import Found
+from captum_lipschitz.attacks.problem import Problem
 from captum_lipschitz.errors import InvalidInputError
 from captum_lipschitz.training.adversarial import AdversarialTraining
 from captum_lipschitz.training.attach import uncounted

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from captum_lipschitz import AdversarialTraining, Attack, PaperAttack
-from captum_lipschitz.attacks.base import Found, Problem
+from captum_lipschitz.attacks.base import Found
+from captum_lipschitz.attacks.problem import Problem
 from captum_lipschitz.geometry import rowwise
 from cifar10_training.recipe import Recipe
 

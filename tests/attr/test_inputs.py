@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from strategies import Case, build_batch, build_convolutional, cases
 from torch import Tensor, nn
 
 from captum_lipschitz import L2, RMSE, AdversarialAttribution, Linf
+from captum_lipschitz.attr._targets import Evidence, settle
 from captum_lipschitz.errors import CaptumLipschitzWarning, InvalidInputError, InvalidTypeError, ModelOutputError
 from captum_lipschitz.objectives import log_odds
 
@@ -48,6 +50,23 @@ def test_a_budget_for_each_input(first: float, second: float, norm: str) -> None
     only = method.attribute((a, b), rho=(first, 0.0), norm=norm, **OUTPUT)
     torch.testing.assert_close(only[0], changes[0], rtol=1e-9, atol=1e-12)
     assert not only[1].any()
+
+
+def test_the_size_that_differs_most_is_told_whichever_way() -> None:
+    changes = torch.tensor([[0.1], [0.6]]), torch.tensor([[0.3], [0.3]])
+    delta = AdversarialAttribution(lambda x, y: x + y).compute_convergence_delta(changes, rho=(0.5, 0.2), norm="l2")
+    torch.testing.assert_close(delta, torch.tensor([-0.4, 0.1]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_evidence_is_read_in_single_precision_at_least(dtype: torch.dtype) -> None:
+    """Confident logits, whose log-odds half precision would round by far more than the logits themselves."""
+    logits = torch.tensor([[9.0, 0.0, 1.5], [0.0, 7.0, 3.0]], dtype=dtype)
+    labels = torch.tensor([0, 2])
+    evidence = Evidence(partial(settle, target=labels, objective="log_odds", num_rows=2))
+    wide = torch.promote_types(dtype, torch.float32)
+    assert torch.equal(evidence(logits), log_odds(logits.to(wide), labels))
+    assert evidence(logits).dtype == wide
 
 
 @given(cases(min_size=2))

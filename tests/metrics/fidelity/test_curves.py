@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -130,3 +131,12 @@ def test_bad_input_is_refused() -> None:
         insertion_deletion(model, images, targets + 2, torch.rand(2, 6, 6))
     with pytest.raises(InvalidTypeError, match="maps"):
         insertion_deletion(model, images, targets, "maps")  # type: ignore[arg-type]
+
+
+def test_the_blur_is_a_gaussian_of_an_eighth_of_each_side() -> None:
+    point = torch.zeros(1, 1, 16, 32, dtype=torch.float64)
+    point[0, 0, 8, 16] = 1.0
+    spot = blurred(point)[0, 0]
+    for down, right in ((2, 0), (0, 4), (2, 4)):  # a standard deviation away, along one axis or both
+        share = math.exp(-((down / 2) ** 2 + (right / 4) ** 2) / 2)
+        assert float(spot[8 + down, 16 + right] / spot[8, 16]) == pytest.approx(share, rel=0.02)

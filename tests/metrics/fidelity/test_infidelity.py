@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from fidelity_cases import LEFT, LeftHalf, gradients, pictures, times_inputs
@@ -121,3 +123,24 @@ def test_bad_input_is_refused() -> None:
         infidelity(model, images, targets, images, objective="probability")
     with pytest.raises(InvalidTypeError, match="generator"):
         infidelity(model, images, targets, images, generator=3)  # type: ignore[arg-type]
+
+
+def test_images_are_of_their_own_whatever_goes_to_captum_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images = build_convolutional(0), build_batch(1, 5)[0]
+    targets = torch.arange(5) % 2
+    attributions, reference = torch.randn(2, *images.shape, generator=torch.Generator().manual_seed(2)).to(images)
+    whole = infidelity(model, images, targets, attributions, reference=reference, samples=4)
+    monkeypatch.setattr(sys.modules[infidelity.__module__], "_ROWS", 8)  # two images
+    parts = infidelity(model, images, targets, attributions, reference=reference, samples=4)
+    torch.testing.assert_close(parts, whole, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(("side", "largest"), [(1, 1), (2, 1), (5, 2), (8, 4)])
+def test_blocks_have_sides_from_one_to_half_of_the_pictures(side: int, largest: int) -> None:
+    masks = _removed(torch.Generator().manual_seed(0), torch.zeros(3, side, 12), 400)
+    assert masks.shape == (400, 1, side, 12)
+    heights, widths = masks.any(3).sum(2), masks.any(2).sum(2)
+    assert heights.unique().tolist() == list(range(1, largest + 1))
+    assert widths.unique().tolist() == list(range(1, 7))
+    assert torch.equal(masks.sum((1, 2, 3)), (heights * widths).squeeze(1))  # whole boxes
+    assert masks.any(0).all()  # which lie anywhere

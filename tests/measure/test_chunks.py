@@ -6,7 +6,9 @@ import json
 import math
 import os
 import time
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from captum_lipschitz._files import create_whole, remove_leftovers, write_whole
 from captum_lipschitz.errors import InvalidInputError
+from captum_lipschitz.measure import AraSettings
 from captum_lipschitz.measure.chunks import Chunk, ChunkStore, spans
 from captum_lipschitz.measure.settings import differences, fingerprint
 from captum_lipschitz.metrics.measurement import Part
@@ -57,6 +60,39 @@ def test_chunks_cover_every_image_once(images: int, chunk_size: int) -> None:
     covered = [i for start, stop in spans(images, chunk_size) for i in range(start, stop)]
     assert covered == list(range(images))
     assert all(0 < stop - start <= chunk_size for start, stop in spans(images, chunk_size))
+
+
+def test_chunks_that_have_changed_places_are_not_there(tmp_path: Path) -> None:
+    """Two files of one run, both whole and of the same size, swapped by hand or by a sync."""
+    store = _store(tmp_path)
+    for index, distance in enumerate((0.25, 0.5)):
+        store.save(index, _chunk([distance]))
+    first, second = (store.finished / f"{index:06d}.json" for index in range(2))
+    one, other = first.read_bytes(), second.read_bytes()
+    first.write_bytes(other)
+    second.write_bytes(one)
+    assert [store.load(index, 1) for index in range(2)] == [None, None]
+    first.write_bytes(one)
+    assert _equal(store.load(0, 1), _chunk([0.25]))
+
+
+OTHERS: dict[str, object] = {
+    "model": "m:other", "criterion": "below_chance", "attack": "paper", "effort": "fast", "norm": "l2",
+    "bounds": (0.0, 1.0), "chunk_size": 8, "resize": 40, "crop": 16, "mean": (0.5,), "std": (0.5,),
+}  # fmt: skip
+UNIMPORTANT: dict[str, object] = {
+    "data": Path("elsewhere"), "output": Path("there"), "weights": Path("w.pt"), "chance": "majority", "device": "cpu",
+    "doubts": "off", "restart": True, "timeout": 9.0, "threads": 2, "limit": 5, "class_index": Path("index.json"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(AraSettings)])
+def test_what_distances_depend_on_makes_another_run(name: str) -> None:
+    """Resuming with another of these settings would mix figures; the caller adds what data and weights are."""
+    base = AraSettings(model="m:n", data=Path("d"), output=Path("o"), resize=32, crop=24, mean=(0.0,), std=(1.0,))
+    others: Any = {name: {**OTHERS, **UNIMPORTANT}[name]}
+    changed = replace(base, **others)
+    assert (fingerprint(base.identity()) != fingerprint(changed.identity())) == (name in OTHERS)
 
 
 @given(distances=st.lists(SIZES, min_size=1, max_size=8))

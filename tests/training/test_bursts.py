@@ -17,6 +17,7 @@ from torch.optim.optimizer import _global_optimizer_pre_hooks
 
 from captum_lipschitz import LipschitzRegularizer, RegularizedModule
 from captum_lipschitz.errors import CaptumLipschitzWarning
+from captum_lipschitz.training.bursts import BurstWatch
 
 
 @pytest.fixture
@@ -85,6 +86,33 @@ def test_otherwise_nothing_is_said(hooks_left: Callable[[], set[int]], settings:
 
 def test_adam_without_bursts_is_fine() -> None:
     assert _train(Adam, every=1) == []
+
+
+def test_a_network_that_does_not_learn_is_not_clipped(hooks_left: Callable[[], set[int]]) -> None:
+    """Its gradients have one norm at every step: zero."""
+
+    def nothing_left(parameters: Iterable[Tensor]) -> None:
+        for parameter in parameters:
+            assert parameter.grad is not None
+            parameter.grad.zero_()
+
+    assert _train(SGD, between=nothing_left) == []
+    assert not hooks_left()
+
+
+@pytest.mark.parametrize(("steps", "told"), [(99, True), (100, False)])
+def test_an_optimiser_that_never_comes_is_not_waited_for(steps: int, *, told: bool) -> None:
+    """A network may be trained by hand; the hook would look at every step of every other optimiser."""
+    weight, strange = (nn.Parameter(torch.ones(2)) for _ in range(2))
+    watch, other = BurstWatch(every=2), SGD([strange], lr=0.1)
+    watch.watch([weight])
+    for _ in range(steps):
+        other.step()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Adam([weight]).step()
+    assert [str(warning.message)[:34] for warning in caught] == ["LipschitzRegularizer(every=2): Ada"] * told
+    watch.next_step(due=True)  # after which the hook is gone
 
 
 def test_a_run_cut_short_leaves_no_hook(hooks_left: Callable[[], set[int]]) -> None:

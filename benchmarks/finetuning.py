@@ -142,7 +142,7 @@ def _jpeg_training_images(folder: Path) -> Images:
             parts = PurePosixPath(entry.name).parts
             file = archive.extractfile(entry) if "train" in parts and entry.name.endswith(".jpg") else None
             if file is not None:
-                picture = Image.open(io.BytesIO(file.read())).convert("RGB")
+                picture = Image.open(io.BytesIO(file.read()), formats=("JPEG", "PNG")).convert("RGB")
                 images.append(np.asarray(picture).transpose(2, 0, 1))
                 labels.append(CLASSES.index(parts[-2]))
     return Images(torch.from_numpy(np.stack(images)), torch.tensor(labels))

@@ -87,7 +87,7 @@ def _squeezenet(folder: Path, chosen: slice) -> Task:
 
 def _cropped(path: Path) -> Tensor:
     """The centre of an image whose short side was brought to 256 pixels, (3, 227, 227) in [0, 1]."""
-    with Image.open(path) as file:
+    with Image.open(path, formats=("JPEG", "PNG")) as file:
         picture = file.convert("RGB")
     width, height = picture.size
     if min(width, height) != _SHORT_SIDE:

@@ -59,7 +59,7 @@ def _text(authors: Path) -> str:
 def _picture(path: Path, model: PreActResNet44, image: Tensor, label: Tensor) -> None:
     attribution = AdversarialAttribution(model).attribute(image[None], target=label[None])
     ours = (255 * (image + attribution[0]).clamp(0, 1)).round()
-    published = torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)
+    published = torch.from_numpy(np.array(Image.open(path, formats=("PNG",)).convert("RGB"))).permute(2, 0, 1)
     difference = (ours - published).abs()
     same = (difference == 0).double().mean()
     print(f"- {path.stem}: {100 * same:.3f}% of the values identical, largest difference {int(difference.max())}")

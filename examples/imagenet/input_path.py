@@ -132,7 +132,7 @@ def _others(contents: list[bytes], recipe: Recipe) -> dict[str, Callable[[int], 
 
     def opened(i: int) -> Image.Image:
         torch.default_generator.manual_seed(i)
-        return Image.open(io.BytesIO(contents[i]))
+        return Image.open(io.BytesIO(contents[i]), formats=("JPEG",))
 
     def boxed(i: int, gap: float | None, *, draft: bool) -> Tensor:
         image = opened(i)

@@ -73,6 +73,8 @@ def _call(node: ast.Call, safe_loaders: set[str]) -> Iterator[str]:
         yield called
     if called == "yaml.load" and ast.unparse(said.get("Loader", ast.Constant(None))) not in safe_loaders:
         yield "yaml.load without a loader that constructs what SafeLoader does"
+    if called == "Image.open" and "formats" not in said:
+        yield "Image.open without formats=, of which some start programs"
     if "shell" in said and ast.unparse(said["shell"]) != "False":
         yield f"{called} with a shell"
 
@@ -105,7 +107,7 @@ def test_no_source_reads_pickles_or_runs_text() -> None:
         "subprocess.run(text, shell=True)", "archive.extractall(folder)",
         "archive.extract(one, filter='fully_trusted')",
         "torch.hub.load(where, name)", "torch.hub.load_state_dict_from_url(url)",
-        "from torch.distributed.checkpoint import FileSystemReader",
+        "from torch.distributed.checkpoint import FileSystemReader", "Image.open(path)",
     ],
 )  # fmt: skip
 def test_what_none_may_do_is_found(source: str) -> None:
@@ -120,7 +122,7 @@ def test_what_none_may_do_is_found(source: str) -> None:
         "class L(yaml.SafeLoader): pass\nyaml.load(text, Loader=L)",
         "import pickle\npickle.dumps(3)",
         "try: pass\nexcept pickle.UnpicklingError: pass", "subprocess.run(command)", "json.loads(text)",
-        "archive.extractall(folder, filter='data')",
+        "archive.extractall(folder, filter='data')", "Image.open(path, formats=('PNG',))",
     ],
 )  # fmt: skip
 def test_what_all_may_do_is_not(source: str) -> None:

@@ -167,6 +167,6 @@ def _artifact(file: Path, uri: str) -> EvaluationArtifact:
         return artifacts.CsvEvaluationArtifact(uri, pd.read_csv(file, float_precision="round_trip"))
     from PIL import Image
 
-    with Image.open(file) as picture:
+    with Image.open(file, formats=("PNG",)) as picture:
         picture.load()
         return artifacts.ImageEvaluationArtifact(uri, picture.copy())

@@ -214,6 +214,12 @@ def test_bad_input(use: Callable[[nn.Module], object], error: type[Exception], m
         use(build_convolutional(1))
 
 
+def test_equal_radii_share_the_mean_of_their_ranks() -> None:
+    """Ranks 1.5, 1.5, 3, 4 and 1, 2.5, 2.5, 4: a covariance of 3.75 and variances of 4.5."""
+    found = radius_calibration(torch.tensor([1.0, 1.0, 2.0, 4.0]), torch.tensor([1.0, 2.0, 2.0, 3.0]))
+    assert found.rank_correlation == pytest.approx(3.75 / 4.5)
+
+
 def test_calibration_of_known_figures() -> None:
     radii = torch.tensor([1.0, 4.0, 9.0, 0.0, 5.0, math.inf])
     found = radius_calibration(radii, torch.tensor([1.0, 2.0, 3.0, 2.0, math.inf, 1.0]))

@@ -108,7 +108,7 @@ class Measurement:
 
         def attacked(start: int, stop: int) -> AttackResult:
             goal = criterion if stop - start == len(images) else criterion.rows(torch.arange(start, stop))
-            with no_trace(self.model, images):  # what others' attacks leave behind, when they fail at the latest
+            with settled(), no_trace(self.model, images):  # others' attacks may leave anything behind
                 part, own = (_ordinary(values[start:stop]) for values in (images, labels))
                 return self.attack(self.model, part, own, goal)
 

@@ -14,7 +14,6 @@ The exit status is 1 where something grows.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import gc
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from leftovers import given_out, hooks_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -159,47 +159,6 @@ def calls_of(model: nn.Module) -> dict[str, Call]:
     }
 
 
-_MODULE_HOOKS = (
-    "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks",
-    "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
-)  # fmt: skip
-_GLOBAL_HOOKS = (
-    "_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks", "_global_backward_pre_hooks",
-    "_global_module_registration_hooks", "_global_parameter_registration_hooks", "_global_buffer_registration_hooks",
-)  # fmt: skip
-_PARAMETER_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
-
-
-def hooks_of(model: nn.Module) -> int:
-    """Hooks of every kind on modules and parameters, and on all modules that there are."""
-    tables = [getattr(module, name) for module in model.modules() for name in _MODULE_HOOKS]
-    tables += [getattr(parameter, name) or () for parameter in model.parameters() for name in _PARAMETER_HOOKS]
-    tables += [getattr(nn.modules.module, name) for name in _GLOBAL_HOOKS]
-    return sum(map(len, tables))
-
-
-class _Given(ctypes.Structure):
-    """What glibc's ``mallinfo2`` returns."""
-
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"
-        )
-    ]  # fmt: skip
-
-
-def _heap() -> float:
-    """KiB that the C library has given out and not got back; 0 where it does not tell."""
-    try:
-        tell = ctypes.CDLL(None).mallinfo2
-    except (AttributeError, TypeError, OSError):
-        return 0.0
-    tell.restype = _Given
-    given = tell()
-    return float(given.uordblks + given.hblkhd) / 1024
-
-
 def _held(tensor: Tensor) -> tuple[int, int] | None:
     """Where a tensor's memory is, and its bytes; nothing for those without: sparse ones, a compiler's stand-ins."""
     try:
@@ -212,7 +171,7 @@ def _held(tensor: Tensor) -> tuple[int, int] | None:
 def measured(calls: int, model: nn.Module) -> Sample:
     """What there is now."""
     gc.collect()
-    heap, blocks = _heap(), sys.getallocatedblocks()  # before the looking itself takes some
+    heap, blocks = given_out(), sys.getallocatedblocks()  # before the looking itself takes some
     objects = gc.get_objects()
     tensors = [item for item in objects if issubclass(type(item), Tensor)]
     held = dict(filter(None, map(_held, tensors)))
@@ -271,7 +230,7 @@ def table(samples: Sequence[Sample]) -> str:
 def main() -> int:
     """Soak, print the table and the verdict."""
     parser = argparse.ArgumentParser(description="Calls in their thousands, and what they leave behind.")
-    parser.add_argument("--calls", type=int, default=2000, help="in all (default: %(default)s)")
+    parser.add_argument("--calls", type=int, default=2000, help="in all; below about 1,000 chance counts as a rise (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=9, help="rows of the table (default: %(default)s)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

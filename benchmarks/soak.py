@@ -230,7 +230,12 @@ def table(samples: Sequence[Sample]) -> str:
 def main() -> int:
     """Soak, print the table and the verdict."""
     parser = argparse.ArgumentParser(description="Calls in their thousands, and what they leave behind.")
-    parser.add_argument("--calls", type=int, default=2000, help="in all; below about 1,000 chance counts as a rise (default: %(default)s)")
+    parser.add_argument(
+        "--calls",
+        type=int,
+        default=2000,
+        help="in all; below about 1,000 chance counts as a rise (default: %(default)s)",
+    )
     parser.add_argument("--samples", type=int, default=9, help="rows of the table (default: %(default)s)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -230,12 +230,7 @@ def table(samples: Sequence[Sample]) -> str:
 def main() -> int:
     """Soak, print the table and the verdict."""
     parser = argparse.ArgumentParser(description="Calls in their thousands, and what they leave behind.")
-    parser.add_argument(
-        "--calls",
-        type=int,
-        default=2000,
-        help="in all; below about 1,000 chance counts as a rise (default: %(default)s)",
-    )
+    parser.add_argument("--calls", type=int, default=2000, help="1,000 at least for a verdict (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=9, help="rows of the table (default: %(default)s)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -300,6 +300,10 @@ def test_label_sets_are_judged_by_the_label_asked_for() -> None:
         LabelFlips(1).check_labels(labels, 2)
     with pytest.raises(InvalidInputError, match=r"label: expected one of 0\.\.1, got 2"):
         LabelFlips(2).check_labels(labels, 2)
+    with pytest.raises(InvalidInputError, match=r"label 0 to be known .* for 1 images"):
+        LabelFlips(0).check_labels(torch.tensor([[-1, 1]]), 1)  # that its neighbour is known does not help
+    with pytest.raises(ModelOutputError, match="got"):
+        LabelFlips().check_logits(torch.zeros(2, 0), 2)
     single = torch.tensor([[0.5]])
     assert LabelFlips().check_logits(single, 1) is single  # one output is a decision of its own
     with pytest.raises(ModelOutputError, match="finite"):

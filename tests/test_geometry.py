@@ -229,3 +229,13 @@ def test_attacks_take_the_limits_of_one_image() -> None:
     assert found.found.all()
     assert (found.adversarial_inputs <= high).all()
     assert (found.adversarial_inputs >= low).all()
+
+
+def test_the_steepest_direction_of_entries_of_very_different_sizes() -> None:
+    direction = L2().steepest(torch.tensor([[1.0, 1e-30], [0.0, 3e-30]]))
+    torch.testing.assert_close(direction, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+
+
+def test_a_scale_of_two_images_is_refused_where_there_are_two() -> None:
+    with pytest.raises(InvalidInputError, match="scale"):
+        L2(scale=torch.ones(2, 3)).check(torch.rand(2, 3))

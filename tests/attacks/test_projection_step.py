@@ -147,3 +147,11 @@ def test_the_overshoot_shrinks_beyond_the_boundary_and_stays_in_its_range(
     tracks = Tracks(torch.tensor([[[-2.0 if met else 0.0, 0.0]]]), torch.tensor([[1]]), overshoot=overshoot)
     MinimumNormAttack()._advance(problem, tracks, torch.tensor([0]), Best(problem), along=False)
     assert tracks.overshoot.item() == pytest.approx(after)
+
+
+def test_a_tie_that_the_other_class_wins_is_an_answer() -> None:
+    """Of equal logits the first is the decision: a perturbation onto the plane itself has changed class 1 into 0."""
+    problem = Problem(lambda x: x, torch.tensor([[0.0, 1.0]]), torch.tensor([1]), Misclassified())
+    tracks, best = Tracks(torch.tensor([[[0.0, -1.0]]]), torch.tensor([[0]]), overshoot=0.1), Best(problem)
+    MinimumNormAttack(norm="l2")._advance(problem, tracks, torch.tensor([0]), best, along=False)
+    assert tracks.size.item() == best.size.item() == 1.0

@@ -227,6 +227,15 @@ def test_powers_by_hand(power: float, expected: float) -> None:
     assert _linear().item() == pytest.approx(29 / 3)  # the square, where nothing is said
 
 
+def test_two_classes_are_enough_and_one_is_not() -> None:
+    inputs = torch.ones(2, 1, dtype=torch.float64, requires_grad=True)
+    draws, labels = PenaltyDraws(torch.arange(2), torch.zeros(2, dtype=torch.bool)), torch.zeros(2).long()
+    penalty = lipschitz_penalty(inputs * torch.tensor([[2.0, -3.0]]), inputs, labels, draws=draws)
+    assert penalty.item() == pytest.approx((4 + 9) / 2)
+    with pytest.raises(ModelOutputError):
+        lipschitz_penalty(inputs * 2, inputs, labels, draws=draws)
+
+
 def test_slopes_in_half_precision_are_squared_in_single() -> None:
     inputs = torch.ones(2, 1, dtype=torch.float16, requires_grad=True)
     penalty = slope_power((inputs * 2.0**-12).sum(1), inputs, 2)

@@ -174,7 +174,7 @@ def _load(path: Path, training: Training) -> None:
 
 @contextmanager
 def _ignored_warnings() -> Iterator[None]:
-    """Torch warns of a single process, which is what was asked for; 2.6 also of how its own writer looks at storages."""
+    """Torch warns of a single process, which is what was asked for; 2.6 also of what its own writer calls."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="TypedStorage is deprecated")
         warnings.filterwarnings("ignore", message=r"torch\.distributed is (disabled, )?unavailable or uninitialized")

@@ -203,6 +203,8 @@ class _Kept:
         if self._inference is not None and not torch.is_inference_mode_enabled():
             self._inference.__exit__(None, None, None)
         torch.set_grad_enabled(mode=self._gradients)
+        # Within the caller's autocast some torch versions (2.6) go on with weights that were cast without gradients.
+        torch.clear_autocast_cache()
         self._restore_random_states()
         _THREAD.innermost = self.outer
         self._restored = True

@@ -40,7 +40,7 @@ def test_the_files_are_installed_and_pass(tmp_path: Path) -> None:
     source.mkdir()
     for name, text in FILES.items():
         (source / name).write_text(text, encoding="utf-8")
-    # What the page's command does, offline: the build backend is there, as torch requires it.
+    # What the page's command does, offline: the build backend is there, as the tests require it.
     offline = ("--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check")
     _run("-m", "pip", "install", *offline, "--target", str(site), ".", folder=source, site=site)
     (source / "acme_straight.py").unlink()  # the installed one is meant

@@ -176,7 +176,7 @@ class AccuracyRobustnessArea(Metric):
             figure, drawn = self._plot(val, ax)
             return figure, cast("Axes", drawn)
         axes = self.result().plot(ax)
-        return axes.get_figure(root=True), axes
+        return axes.figure.figure, axes  # a subfigure's is the whole one; get_figure(root=True) came with 3.10
 
     def _gathered(self) -> Samples:
         """Every image once, on the CPU; inside a synchronisation those of all processes."""

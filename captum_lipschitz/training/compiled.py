@@ -34,8 +34,8 @@ class CompiledPenalty:
         options: for ``torch.compile``.
 
     Raises:
-        UnsupportedTrainingError: torch cannot trace gradients, or layers of the model are sharded one by one; in a
-            call: the model interrupts the graph, or the gradients differ.
+        UnsupportedTrainingError: torch is older than 2.11 and cannot trace gradients, or layers of the model are
+            sharded one by one; in a call: the model interrupts the graph, or the gradients differ.
     """
 
     def __init__(self, module: nn.Module, form: Form, *, verify: bool, options: dict[str, Any]) -> None:
@@ -43,7 +43,8 @@ class CompiledPenalty:
 
         if not hasattr(torch._dynamo.config, "trace_autograd_ops"):  # noqa: SLF001 (dynamo's public settings)
             raise UnsupportedTrainingError(
-                f"compile: torch {torch.__version__} cannot trace torch.autograd.grad; upgrade it, or train uncompiled"
+                "compile: expected torch 2.11 or newer, which can trace torch.autograd.grad, got "
+                f"{torch.__version__}; upgrade it, or train uncompiled"
             )
         if any(is_sharded(layer) for layer in module.get_submodule("model").modules()):
             raise UnsupportedTrainingError(

@@ -142,8 +142,8 @@ class RegularizedModule(nn.Module):
             options: for ``torch.compile``.
 
         Raises:
-            UnsupportedTrainingError: this torch cannot trace gradients, or layers are sharded one by one; at the first
-                step: the model interrupts the graph, or the compiled gradient differs.
+            UnsupportedTrainingError: torch is older than 2.11 and cannot trace gradients, or layers are sharded one by
+                one; at the first step: the model interrupts the graph, or the compiled gradient differs.
         """
         self._compiled = CompiledPenalty(self, _form, verify=verify, options=options)
         # Not by setattr, which would make it one more submodule, with the model's parameters a second time.

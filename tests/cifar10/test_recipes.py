@@ -16,6 +16,7 @@ from cifar10_training.recipe import Recipe, overrides
 from cifar10_training.recipes import RECIPES, SHORTENED
 from cifar10_training.runs import read_network, read_run, save_figures, save_network
 from cifar10_training.training import Training, pace
+from versions import compiles
 
 from captum_lipschitz.attacks.problem import Problem
 from captum_lipschitz.criteria import as_criterion
@@ -95,6 +96,7 @@ def test_one_cycle_rises_and_ends_near_zero() -> None:
     assert all(0 < one <= 1 for one in paces)
 
 
+@compiles
 def test_compiled_training_takes_the_same_steps() -> None:
     part = synthetic_images(64).train
     recipe = _small(RECIPES["robust"], epochs=1.0, widths=[4, 8])

@@ -152,7 +152,9 @@ def test_pixels_do_not_depend_on_the_instructions_of_the_cpu(pictures_folder: Pa
     places = [str(pictures_folder), str(IMAGENET), str(Path(__file__).parent), str(Path(__file__).parents[1])]
     plain = {**os.environ, "ATEN_CPU_CAPABILITY": "default"}
     done = subprocess.run([sys.executable, "-c", code, *places], capture_output=True, text=True, check=True, env=plain)
-    assert done.stdout.split() == ["DEFAULT", fingerprint(pictures_folder)]
+    capability, _, told = done.stdout.strip().rpartition(" ")
+    assert capability in {"DEFAULT", "NO AVX"}  # torch 2.6 calls it so
+    assert told == fingerprint(pictures_folder)
 
 
 def fingerprint(folder: Path) -> str:

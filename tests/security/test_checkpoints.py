@@ -25,7 +25,9 @@ sys.path.insert(0, str(IMAGENET))
 
 from imagenet_training.index import INDEX, IndexedReader, IndexedWriter
 
-pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled", "ignore:Detected pickle protocol")
+pytestmark = pytest.mark.filterwarnings(  # each torch has its own
+    "ignore:torch.distributed is ", "ignore:TypedStorage is deprecated", "ignore:Detected pickle protocol"
+)
 REFUSED = (OSError, ValueError, CheckpointException)
 
 
@@ -37,7 +39,7 @@ def _state(fill: float = 0.0) -> dict[str, Any]:
 
 def _load(folder: Path) -> dict[str, Any]:
     state = _state()
-    load(state, storage_reader=IndexedReader(folder), no_dist=True)
+    load(state, storage_reader=IndexedReader(folder))
     return state
 
 
@@ -45,7 +47,7 @@ def _load(folder: Path) -> dict[str, Any]:
 def checkpoint(tmp_path: Path) -> Path:
     folder = tmp_path / "checkpoint"
     folder.mkdir()
-    save(_state(0.5), storage_writer=IndexedWriter(folder), no_dist=True)
+    save(_state(0.5), storage_writer=IndexedWriter(folder))
     return folder
 
 
@@ -60,7 +62,7 @@ def test_nothing_in_a_checkpoint_is_a_pickle_of_torchs_own(checkpoint: Path) -> 
 def test_what_is_no_tensor_is_not_kept_as_a_pickle(tmp_path: Path) -> None:
     state = {**_state(), "epoch": 3}
     with pytest.raises(CheckpointException, match=r"expected tensors alone .* something else for epoch"):
-        save(state, storage_writer=IndexedWriter(tmp_path), no_dist=True)
+        save(state, storage_writer=IndexedWriter(tmp_path))
     assert not (tmp_path / INDEX).exists()
 
 

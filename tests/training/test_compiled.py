@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import torch
 from regularised import batch, cnn, reference, regularizer_of_30, relative_error, trained, vit
 from torch import Tensor, nn
 from torch.nn import functional as F
+from versions import TRACES_GRADIENTS, compiles
 
 from captum_lipschitz import HalfHuberReLU, RegularizedModule
 from captum_lipschitz.errors import UnsupportedTrainingError
@@ -28,12 +30,25 @@ def _fresh_compiler() -> Iterator[None]:
         torch._dynamo.reset()
 
 
+def test_a_torch_that_cannot_trace_gradients_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    if TRACES_GRADIENTS:
+        monkeypatch.setattr(torch._dynamo, "config", SimpleNamespace())
+    module = RegularizedModule(cnn(), regularizer_of_30())
+    with pytest.raises(UnsupportedTrainingError, match=r"compile: expected torch 2\.11 or newer, .*got "):
+        module.compile()
+    logits, penalty = module(*batch(torch.float32))  # goes on uncompiled
+    assert logits.shape == (12, 10)
+    assert penalty.item() > 0
+
+
+@compiles
 @pytest.mark.parametrize("network", [cnn, vit])
 def test_compiled(network: Callable[[], nn.Module]) -> None:
     with _fresh_compiler():
         assert relative_error(trained(network().double(), backend="aot_eager"), reference(network())) < 1e-10
 
 
+@compiles
 @pytest.mark.slow
 def test_compiled_with_generated_code_step_after_step() -> None:
     with _fresh_compiler():
@@ -76,6 +91,7 @@ class _CustomHalfHuber(nn.Module):
         return _Custom.apply(inputs)  # type: ignore[no-any-return]
 
 
+@compiles
 def test_a_compiled_custom_function_is_refused() -> None:
     assert relative_error(trained(cnn(_CustomHalfHuber).double()), reference(cnn())) < 1e-12
     with _fresh_compiler(), pytest.raises(UnsupportedTrainingError, match=r"gradient differs.*autograd\.Function"):
@@ -85,6 +101,7 @@ def test_a_compiled_custom_function_is_refused() -> None:
     assert relative_error(found, reference(cnn())) > 0.01
 
 
+@compiles
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_it_is_refused_in_low_precision_too(dtype: torch.dtype) -> None:
     inputs, labels = torch.rand(16, 3, 64, 64), torch.arange(16) % 10
@@ -96,6 +113,7 @@ def test_it_is_refused_in_low_precision_too(dtype: torch.dtype) -> None:
             module(inputs, labels)
 
 
+@compiles
 def test_what_has_no_gradient_yet_is_compared_later() -> None:
     inputs, labels = batch()
     model = cnn(_CustomHalfHuber).double()
@@ -109,6 +127,7 @@ def test_what_has_no_gradient_yet_is_compared_later() -> None:
             module(inputs, labels)
 
 
+@compiles
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_compiled_in_low_precision(dtype: torch.dtype) -> None:
     inputs, labels = batch(torch.float32)
@@ -135,6 +154,7 @@ class _Interrupted(nn.Module):
         return output
 
 
+@compiles
 def test_an_interrupted_graph_is_refused_by_name() -> None:
     with _fresh_compiler(), pytest.raises(UnsupportedTrainingError, match="the model interrupts the graph"):
         trained(_Interrupted().double(), backend="aot_eager")
@@ -151,10 +171,10 @@ def test_compiling_from_outside_is_refused_by_name() -> None:
         return regularizer(logits, leaf, labels, task_loss=F.cross_entropy(logits, labels)).loss
 
     leaf = inputs.clone().requires_grad_()
-    for tracing in (False, True):
+    for tracing in (False, True) if TRACES_GRADIENTS else (None,):
         with (
             _fresh_compiler(),
-            torch._dynamo.config.patch(trace_autograd_ops=tracing),
+            nullcontext() if tracing is None else torch._dynamo.config.patch(trace_autograd_ops=tracing),
             pytest.raises(UnsupportedTrainingError, match=r"compile itself.*module\.compile\(\)"),
         ):
             torch.compile(step, backend="aot_eager")(cnn().double(), leaf)
@@ -167,6 +187,7 @@ def test_compiling_from_outside_is_refused_by_name() -> None:
             regularizer(logits, leaf, labels, task_loss=F.cross_entropy(logits, labels))
 
 
+@compiles
 def test_dropout_does_not_disturb_the_comparison() -> None:
     inputs, labels = batch()
     with _fresh_compiler():

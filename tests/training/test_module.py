@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from strategies import build_batch, build_convolutional, seeds
 from torch import Tensor, nn
 from torch.nn import functional as F
+from versions import compiles
 
 from captum_lipschitz import LipschitzRegularizer, RegularizedModule, RegularizedOutput, lipschitz_penalty
 from captum_lipschitz.errors import InvalidInputError, InvalidTypeError
@@ -133,6 +134,7 @@ def test_entries_whose_names_collide_are_kept_apart() -> None:
     assert all(torch.equal(outer.state_dict()[name], value) for name, value in state.items())
 
 
+@compiles
 def test_compiling_changes_no_names_and_copies_are_not_compiled() -> None:
     module = RegularizedModule(build_convolutional(1), _regularizer())
     before = list(module.state_dict())

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.optimizer import _global_optimizer_pre_hooks as hooks
+from versions import compiles
 
 from captum_lipschitz.training import LipschitzRegularizer, RegularizedModule
 
@@ -47,6 +48,7 @@ def test_two_regularizers_that_skip_steps_watch_the_same_optimiser() -> None:
     assert set(hooks) - set(before) == set()
 
 
+@compiles
 @pytest.mark.parametrize("every", [1, 2])
 def test_a_compiled_model_without_a_length_skips_steps_and_evaluates(every: int) -> None:
     torch.manual_seed(0)

@@ -67,7 +67,7 @@ class Checkpoints:
                 unfinished.mkdir(parents=True)
             training.processes.meet()
             training.share_buffers()
-            with _alone_or_not():
+            with _ignored_warnings():
                 save(_tensors(training), storage_writer=IndexedWriter(unfinished))
             if first:
                 _write(unfinished / _PROGRESS, {**_numbers(training), "data": self._data})
@@ -160,7 +160,7 @@ def _load(path: Path, training: Training) -> None:
     known = IndexedReader(path).read_metadata().state_dict_metadata
     generators = {name: generator for name, generator in _generators(training).items() if name in known}
     state: dict[str, Any] = {"network": network, "optimizer": optimizer["state"], **_states(generators)}
-    with _alone_or_not():
+    with _ignored_warnings():
         load(state, storage_reader=IndexedReader(path))
     set_state_dict(
         training.network,
@@ -173,9 +173,10 @@ def _load(path: Path, training: Training) -> None:
 
 
 @contextmanager
-def _alone_or_not() -> Iterator[None]:
-    """Torch warns of a single process, which is what was asked for."""
+def _ignored_warnings() -> Iterator[None]:
+    """Torch warns of a single process, which is what was asked for; 2.6 also of what its own writer calls."""
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="TypedStorage is deprecated")
         warnings.filterwarnings("ignore", message=r"torch\.distributed is (disabled, )?unavailable or uninitialized")
         yield
 

@@ -15,7 +15,7 @@ first saves it and the last restores it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -178,7 +178,7 @@ class _Kept:
         with _TURN:
             if self.outer is None:
                 if _WITHIN:  # another thread may have drawn since it came
-                    self.states |= {d: s for d, s in _WITHIN[0].states.items() if d in self.states}
+                    self._take_states(_WITHIN[0])
                 _WITHIN.append(self)
         _THREAD.innermost = self
         if self._evaluation:
@@ -213,7 +213,12 @@ class _Kept:
         with _TURN:
             if self in _WITHIN:
                 _WITHIN.remove(self)
-            others = _WITHIN if self.outer is None else ()
-            set_random_states(
-                {d: state for d, state in self.states.items() if not any(d in other.states for other in others)}
-            )
+            set_random_states(self._states_without(_WITHIN if self.outer is None else ()))
+
+    # No comprehension within a ``with`` block: Python 3.12 has it there in place, where an interruption kept the lock.
+    def _states_without(self, others: Iterable[_Kept]) -> dict[torch.device, Tensor]:
+        kept = {device for other in others for device in other.states}
+        return {device: state for device, state in self.states.items() if device not in kept}
+
+    def _take_states(self, other: _Kept) -> None:
+        self.states |= {device: state for device, state in other.states.items() if device in self.states}

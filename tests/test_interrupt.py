@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import interrupting
 import pytest
 import torch
 from contracts import assert_unchanged, half_frozen, snapshot
@@ -35,7 +37,7 @@ from captum_lipschitz import (
     recalibrate_batch_norm,
     replace_activations,
 )
-from captum_lipschitz._trace import no_trace, settled, undone
+from captum_lipschitz._trace import _TURN, no_trace, settled, undone
 from captum_lipschitz.criteria import Misclassified
 from captum_lipschitz.geometry import RMSE
 from captum_lipschitz.metrics import attack_keeping_explanation, invalidation
@@ -47,6 +49,16 @@ from captum_lipschitz.training import StepRegularizer
 
 PLACES = 24  # of each call; the sweep under the mark "whole_run" takes many more
 ATTACK = MinimumNormAttack(steps=3)
+
+
+@pytest.fixture(autouse=True)
+def _no_lock_is_kept() -> Iterator[None]:
+    """What another thread would wait for without end."""
+    yield
+    interrupting._LAST.clear()
+    with ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(lambda: _TURN.acquire(timeout=5) and (_TURN.release() or True)).result()
+    assert taken
 
 
 def noise(model: Any, inputs: Tensor, labels: Tensor, sizes: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -56,6 +57,7 @@ def _no_lock_is_kept() -> Iterator[None]:
     """What another thread would wait for without end."""
     yield
     interrupting._LAST.clear()
+    gc.collect()
     with ThreadPoolExecutor(1) as pool:
         taken = pool.submit(lambda: _TURN.acquire(timeout=5) and (_TURN.release() or True)).result()
     assert taken

@@ -86,7 +86,8 @@ def _array(features: Any) -> np.ndarray[Any, np.dtype[Any]]:
     try:
         if features.shape[1] == 1 and features.dtypes.iloc[0].kind == "O":
             return np.stack([np.asarray(value, dtype=np.float32) for value in features.iloc[:, 0]])
-        return np.asarray(features.to_numpy(dtype=np.float32))
+        # Row by row, as images are: pandas may give columns, whose sums differ in their last bit.
+        return np.ascontiguousarray(features.to_numpy(dtype=np.float32))
     except (TypeError, ValueError) as error:
         raise InvalidInputError(
             "data: expected columns of numbers, or a single column of arrays of one shape, got "

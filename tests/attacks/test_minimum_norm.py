@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oracles import boxed_distance, linear_distance, minimal_distances
 from strategies import Case, build_batch, build_convolutional, cases, linear_cases, seeds
@@ -89,6 +89,7 @@ def test_a_box_that_forbids_the_nearest_boundary() -> None:
 
 
 @given(seeds, st.sampled_from(["l2", "linf"]), st.sampled_from([3, 50, 400]))
+@example(232, "l2", 3)
 def test_two_linear_classes_within_a_box(seed: int, norm: str, features: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     normal = torch.randn(features, generator=generator, dtype=torch.float64).exp()  # a few features dominate
@@ -97,9 +98,12 @@ def test_two_linear_classes_within_a_box(seed: int, norm: str, features: int) ->
     with torch.no_grad():
         model.weight.copy_(torch.stack([normal, torch.zeros_like(normal)]))
         model.bias.copy_(torch.tensor([-0.1 * float(normal @ image), 0.0]))
-    exact = boxed_distance(normal, image, 0.9 * float(normal @ image), math.inf if norm == "linf" else 2)
+    offset, order = 0.9 * float(normal @ image), math.inf if norm == "linf" else 2
+    exact = boxed_distance(normal, image, offset, order)
     result = MinimumNormAttack(norm=norm, bounds=(0, 1))(model, image[None], torch.tensor([0]))
-    assert result.distances.item() == pytest.approx(exact, rel=1e-4)
+    # An answer lies a little beyond the plane. With the dominant feature at its wall the others pay for that, many
+    # times over: so it is held against the exact answer for a plane that is so much further away.
+    assert exact * (1 - 1e-9) <= result.distances.item() <= boxed_distance(normal, image, offset * (1 + 1e-4), order)
 
 
 def _linear(seed: int, features: int, num_classes: int = 5) -> tuple[nn.Linear, Tensor, Tensor]:

@@ -169,7 +169,7 @@ def test_half_precision_and_progress(capsys: pytest.CaptureFixture[str]) -> None
         ({"bounds": (0.4, 0.5)}, InvalidInputError, "within the bounds"),
         ({"mask": torch.ones(7)}, InvalidTypeError, "mask: expected numbers or tensors that broadcast"),
         ({"scale": (1.0, 2.0)}, InvalidInputError, "scale: expected one entry for each of 1 inputs"),
-        ({"target": None}, InvalidInputError, "one output per example"),
+        ({"target": None}, InvalidInputError, "target: expected the output to explain"),
         ({"target": 9}, InvalidInputError, r"target: expected classes in 0\.\.3, got 9"),
         ({"target": [1, 2]}, InvalidInputError, "does not fit"),
     ],
